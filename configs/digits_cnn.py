@@ -1,0 +1,40 @@
+"""A small convolutional network on scikit-learn's handwritten digits (1,797 scans of 8x8 pixels; Alpaydin and Kaynak 1998).
+
+    python -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
+"""
+
+from research.config import base, sized
+
+
+def get_config(size="base"):
+    config = base()
+    config.data.name = "digits"
+    config.data.batch_size = 64
+    config.data.augment.crop_padding = 1
+    config.data.augment.rotation = 10.0
+    config.model = {"name": "cnn", "layers": ("conv32", "conv64", "pool2", "dense128"), "padding": "SAME", "dropout": 0.3}
+    config.task.name = "classify_images"
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 1.0
+    config.train.epochs = 30.0
+    config.eval.every_epochs = 2.0
+    config.eval.metric = "loss"  # 143 images: too few for accuracy to tell two checkpoints apart
+    config.eval.direction = "min"
+    config.log.every_steps = 20
+    tiny = {
+        "data.augment.crop_padding": 0,
+        "data.augment.rotation": 0.0,
+        "data.batch_size": 16,
+        "data.splits.train": "train[:160]",
+        "data.splits.validation": "train[160:200]",
+        "data.splits.test": "test[:50]",
+        "model.layers": "conv8,pool2,dense16",
+        "model.dropout": 0.0,
+        "train.epochs": 3,
+        "eval.every_epochs": 1,
+        "checkpoint.every_steps": 5,
+        "log.every_steps": 5,
+    }
+    return sized(config, size, cpu={}, tiny=tiny)

@@ -1,0 +1,154 @@
+"""What every script shares: flags, the one place where errors are caught, and the process's own settings."""
+
+import argparse
+import ctypes
+import os
+import pathlib
+import sys
+import traceback
+import warnings
+
+from absl import flags, logging
+
+from research import config as configs
+from research import runs
+from research.data.batches import cache_home
+from research.errors import UserError
+
+REPORT = "This is a defect of ours: please report it with the lines above, at the project's issue tracker."
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(2, f"{message}; --help lists the flags")
+
+
+def parser(doc, config=False, workdir=None):
+    """A parser whose help is the script's docstring.
+
+    Args:
+        config: whether the script takes --config and --config.<path>=<value>.
+        workdir: the help of --workdir; None where the script takes none.
+    """
+    result = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False)
+    result.add_argument("--help", "-h", action="store_true", help="show this; with --config its values")
+    result.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if config:
+        result.add_argument("--config", metavar="FILE[:SIZE]", help="configs/<name>.py, with a size: base, cpu, tiny")
+        result.add_argument("--config.PATH", dest="example", metavar="VALUE", help="override a leaf; the fields stand below")
+    if workdir:
+        result.add_argument("--workdir", metavar="FOLDER", help=workdir)
+    return result
+
+
+def run(make_parser, main):
+    """Parses sys.argv, calls main(arguments, overrides) and ends the process with its exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        _process_settings()
+        parser = make_parser()
+        overrides, rest = _overrides(arguments)
+        parsed = parser.parse_args(rest)
+        if parsed.help:
+            _help(parser, parsed, overrides)
+            code = 0
+        else:
+            code = main(parsed, overrides) or 0
+        sys.stdout.flush()
+    except UserError as error:
+        code = error.code
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        code = 130
+        print("error: interrupted", file=sys.stderr)
+    except BrokenPipeError:  # the reader of stdout went away, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception:
+        code = 1
+        traceback.print_exc()
+        print(REPORT, file=sys.stderr)
+    sys.exit(code)
+
+
+def load_config(parsed, overrides):
+    """The config that --config, --config.<path>=<value> and --workdir ask for: (config, file, size).
+
+    A run folder knows its config; given alone, --workdir goes on with it.
+    """
+    if parsed.config is not None:
+        config, file, size = configs.load_file(parsed.config)
+    elif getattr(parsed, "workdir", None) is not None:
+        config = runs.read_config(parsed.workdir)
+        saved = runs.read_json(pathlib.Path(parsed.workdir) / "config.json")
+        file, size = saved["file"], saved["size"]
+    else:
+        raise UserError(2, "--config: needed, as --config=configs/digits_cnn.py")
+    return configs.override(config, overrides), file, size
+
+
+def required(value, flag):
+    """The value of a flag that the script cannot do without."""
+    if value is None:
+        raise UserError(2, f"{flag}: needed; --help lists the flags")
+    return value
+
+
+def no_overrides(overrides):
+    """For scripts that take no config."""
+    for path in overrides:
+        raise UserError(2, f"--config.{path}: this script takes no config; a run folder knows its own")
+
+
+def _overrides(arguments):
+    """Takes --config.<path>=<value> and --config.<path> <value> out of the arguments."""
+    overrides, rest, i = {}, [], 0
+    while i < len(arguments):
+        argument = arguments[i]
+        i += 1
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        path, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            if i == len(arguments) or arguments[i].startswith("--"):
+                raise UserError(2, f"--config.{path}: needs a value, as --config.{path}=...")
+            value = arguments[i]
+            i += 1
+        overrides[path] = value
+    return overrides, rest
+
+
+def _help(parser, parsed, overrides):
+    print(parser.format_help())
+    if hasattr(parsed, "config"):
+        config = load_config(parsed, overrides)[0] if parsed.config else None
+        print(f"fields of the config{f' {parsed.config}' if parsed.config else ', with their defaults'}:")
+        print("\n".join(configs.describe(config)))
+
+
+def _process_settings():
+    import jax
+
+    flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl for a flag of theirs
+    logging.set_verbosity(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_home() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    keep_freed_memory()
+
+
+def keep_freed_memory():
+    """Has glibc keep what is freed: XLA's CPU client gets and frees its large buffers each step, and mapping them anew
+    costs up to two fifths of the time in page faults. Where there is another C library, nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mmap_max, trim_threshold, top_pad = -4, -1, -2
+        for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
+            mallopt(parameter, value)

@@ -1,0 +1,34 @@
+"""Writes a PNG: the first training batch of a config as read, and beside it as the step augments it.
+
+    python -m experiments.show_data --config=configs/cifar10_resnet.py --output=batch.png
+"""
+
+import pathlib
+
+from experiments import command
+from research.errors import UserError
+from research.setup import show_data
+
+
+def make_parser():
+    parser = command.parser(__doc__, config=True, workdir="a run folder, in place of --config")
+    parser.add_argument("--output", default="batch.png", metavar="FILE", help="the picture; batch.png if not given")
+    parser.add_argument("--examples", type=int, default=32, metavar="N", help="how many of the batch; 32")
+    parser.add_argument("--step", type=int, default=0, metavar="N", help="the batch of which step; 0")
+    return parser
+
+
+def main(arguments, overrides):
+    if arguments.examples < 1 or arguments.step < 0:
+        raise UserError(2, "--examples and --step: at least 1 and at least 0")
+    config, _, _ = command.load_config(arguments, overrides)
+    output = pathlib.Path(arguments.output)
+    if output.suffix != ".png" or not output.parent.is_dir():
+        raise UserError(2, f"--output: {output} is not a .png in a folder that exists")
+    captions = show_data(config, output, arguments.examples, arguments.step)
+    print("\n".join(captions))
+    print(f"{output}: left as read, right as augmented")
+
+
+if __name__ == "__main__":
+    command.run(make_parser, main)

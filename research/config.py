@@ -1,0 +1,393 @@
+"""What a run is, as data: defaults, sizes, overrides and checks. Wrong configs end here.
+
+A config is an ml_collections ConfigDict of the sections below. Leaves are int, float, bool, str, None and tuples of
+these. A section with a `name` also holds the arguments of the thing named: the fields of a Linen module, the keyword
+arguments of a task, a data set or an optimizer, with their types read off the signature.
+"""
+
+import dataclasses
+import importlib.util
+import inspect
+import json
+import math
+import pathlib
+import types
+import typing
+
+from ml_collections import ConfigDict, config_dict
+
+from research.data import DATASETS
+from research.errors import UserError, nearest, pick
+from research.models import MODELS
+from research.optimizers import OPTIMIZERS, SCHEDULES
+from research.tasks import TASKS
+
+
+class Field(typing.NamedTuple):
+    type: typing.Any  # int, float, bool, str, tuple[int, ...] and so on, or one of these | None
+    default: typing.Any
+    help: str = ""
+
+
+FIELDS = {
+    "seed": Field(int, 0, "seed of everything random: initial parameters, order, augmentation, dropout"),
+    "init_from": Field(str | None, None, "a run folder to take parameters from; FOLDER:PREFIX,PREFIX takes a part"),
+    "data.name": Field(str, "digits", "the data set: " + ", ".join(sorted(DATASETS))),
+    "data.batch_size": Field(int, 64, "examples a step, over all devices, microbatches and processes"),
+    "data.eval_batch_size": Field(int, 500, "examples an evaluation step; changes no number"),
+    "data.splits.train": Field(str, "train", "a TFDS split string, as train[:90%]"),
+    "data.splits.validation": Field(str | None, None, "none: the data's own, else the last tenth of train"),
+    "data.splits.test": Field(str | None, "test", "read once, at the end; none: no test"),
+    "data.augment.crop_padding": Field(int, 0, "pixels of zeros around the image before a random crop to its size"),
+    "data.augment.flip": Field(bool, False, "flip left and right, half of the time"),
+    "data.augment.rotation": Field(float, 0.0, "rotate by up to this many degrees either way"),
+    "data.augment.scale": Field(float, 0.0, "scale by a factor between 1 - scale and 1 + scale"),
+    "data.augment.cutout": Field(int, 0, "side in pixels of a square set to zero (DeVries and Taylor 2017)"),
+    "data.augment.mixup": Field(float, 0.0, "alpha of the Beta that mixes two images (Zhang et al. 2018)"),
+    "data.memory_limit_bytes": Field(int, 2**31, "sets that decode to no more are held in memory; others stream"),
+    "data.workers": Field(int, 0, "processes that decode a streamed set; 0: threads of this one"),
+    "model.name": Field(str, "cnn", "the model: " + ", ".join(sorted(MODELS))),
+    "task.name": Field(str, "classify_images", "the task: " + ", ".join(sorted(TASKS))),
+    "optimizer.name": Field(str, "adam", "the optimizer: " + ", ".join(sorted(OPTIMIZERS))),
+    "optimizer.learning_rate": Field(float, 1e-3, "its peak; the schedule multiplies it by a factor in [0, 1]"),
+    "optimizer.schedule": Field(str, "constant", "after the warm-up: " + ", ".join(sorted(SCHEDULES))),
+    "optimizer.warmup_steps": Field(int | None, None, "steps over which the rate rises linearly to its peak"),
+    "optimizer.warmup_epochs": Field(float | None, None, "the same in epochs"),
+    "optimizer.decay_steps": Field(int | None, None, "wsd: length of the final decay; exponential: its unit of time"),
+    "optimizer.decay_epochs": Field(float | None, None, "the same in epochs"),
+    "optimizer.end_factor": Field(float, 0.0, "linear, cosine, wsd: factor at the end; exponential: a unit's factor"),
+    "optimizer.boundaries_steps": Field(tuple[int, ...] | None, None, "piecewise: where the factor changes"),
+    "optimizer.boundaries_epochs": Field(tuple[float, ...] | None, None, "the same in epochs"),
+    "optimizer.boundary_factors": Field(tuple[float, ...], (), "piecewise: the factor from each boundary on"),
+    "optimizer.weight_decay": Field(float, 0.0, "on kernels alone, never on biases and norms"),
+    "optimizer.clip_norm": Field(float | None, None, "largest global norm of the gradient"),
+    "optimizer.rules": Field(tuple[str, ...], (), "regex=factor or regex=frozen on parameter paths; the first counts"),
+    "train.steps": Field(int | None, None, "length of the run in steps"),
+    "train.epochs": Field(float | None, None, "length of the run in epochs"),
+    "train.parallel": Field(str, "jit", "jit (arrays sharded over a mesh) or pmap (replicated state)"),
+    "train.microbatches": Field(int, 1, "parts that a batch is cut into; gradients are added, exactly"),
+    "train.steps_per_call": Field(int, 1, "steps in one dispatch"),
+    "train.ema": Field(float | None, None, "decay of an average of the parameters, which evaluation then reads"),
+    "train.early_stopping.metric": Field(str | None, None, "validation metric to watch; none: never stop early"),
+    "train.early_stopping.patience": Field(int, 5, "evaluations without a better one before the run stops"),
+    "eval.every_steps": Field(int | None, None, "steps between evaluations"),
+    "eval.every_epochs": Field(float | None, None, "the same in epochs; 1 where neither is given"),
+    "eval.metric": Field(str, "accuracy", "validation metric that says which checkpoint is best"),
+    "eval.direction": Field(str, "max", "max or min: whether more of it is better"),
+    "checkpoint.every_steps": Field(int | None, None, "steps between checkpoints; none: with each evaluation"),
+    "checkpoint.keep": Field(int, 2, "newest checkpoints kept, beside the best"),
+    "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),
+}
+
+NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
+
+# Bounds by the leaf's name, wherever it stands: (lowest, highest, whether the highest itself is allowed).
+_RATE, _COUNT = (0, 1, False), (1, math.inf, True)
+BOUNDS = {
+    **dict.fromkeys(("dropout", "label_smoothing", "momentum", "b1", "b2", "beta", "ema", "decay"), _RATE),
+    **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
+    **dict.fromkeys(("every_steps", "steps"), _COUNT),
+    **dict.fromkeys(("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)),
+    **dict.fromkeys(("warmup_steps", "warmup_epochs", "decay_steps", "decay_epochs"), (0, math.inf, True)),
+    **dict.fromkeys(("memory_limit_bytes", "epochs", "every_epochs", "clip_norm", "rotation"), (0, math.inf, True)),
+    "scale": (0, 1, False),
+    "end_factor": (0, 1, True),
+}
+CHOICES = {
+    "optimizer.schedule": tuple(SCHEDULES),
+    "train.parallel": ("jit", "pmap"),
+    "eval.direction": ("max", "min"),
+}
+
+
+def base():
+    """The default config: what a file in configs/ starts from."""
+    config = ConfigDict()
+    for path, field in FIELDS.items():
+        _put(config, path, field)
+    return config
+
+
+def sized(config, size, **sizes):
+    """The config of one size: `sizes` gives for each name but `base` what it overrides, as {dotted path: value}.
+
+    Raises:
+        UserError: 2, for a size that is not among them.
+    """
+    return override(config, pick({"base": {}, **sizes}, size, "config size"))
+
+
+def load_file(argument):
+    """configs/<name>.py or configs/<name>.py:<size> -> (config, file, size)."""
+    file, _, size = str(argument).partition(":")
+    path = pathlib.Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
+        raise UserError(2, f"--config: no file {file}{nearest(file, known)}; there are {', '.join(known) or 'none here'}")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(2, f"--config: {file} defines no get_config(size)")
+    return override(module.get_config(size or "base"), {}), file, size or "base"
+
+
+def override(config, values):
+    """A complete, checked and locked copy of `config` with `values` {dotted path: value or its text} set.
+
+    Names are set first: what a former name had as arguments is dropped, what the new one has is filled in. Setting one
+    of steps and epochs clears the other; "none" unsets what may be None.
+
+    Raises:
+        UserError: 2, naming the field and the remedy.
+    """
+    flat = _flat(config)
+    for section in NAMED:
+        path = f"{section}.name"
+        if path in values and values[path] != flat.get(path):
+            keep = set(FIELDS)
+            flat = {key: v for key, v in flat.items() if not key.startswith(f"{section}.") or key in keep}
+            flat[path] = values[path]
+    fields = _fields({section: flat.get(f"{section}.name", FIELDS[f"{section}.name"].default) for section in NAMED})
+    for path in [*flat, *values]:
+        if path not in fields:
+            inside = [known for known in fields if known.startswith(f"{path}.")]
+            if inside:
+                raise UserError(2, f"config.{path}: a section, not a field; its fields are {', '.join(inside)}")
+            raise UserError(2, f"config.{path}: no such field{nearest(f'config.{path}', [f'config.{p}' for p in fields])}")
+    parsed = {path: _parse(path, fields[path].type, value) for path, value in values.items()}
+    for path, value in parsed.items():
+        twin = _twin(path)
+        if twin in fields and value is not None:
+            if parsed.get(twin) is not None:
+                raise UserError(2, f"config.{path}: given together with config.{twin}; give one of them")
+            flat[twin] = None
+    flat = {path: _parse(path, fields[path].type, flat[path]) for path in flat} | parsed
+    if flat.get("eval.every_steps") is None and flat.get("eval.every_epochs") is None:
+        flat["eval.every_epochs"] = 1.0
+    result = ConfigDict()
+    for path, field in fields.items():
+        _put(result, path, field._replace(default=flat.get(path, field.default)))
+    _check(result)
+    return result.lock()
+
+
+def resolve(config, dataset, devices):
+    """Fills in what the data determine and checks what depends on them and on the machine.
+
+    Args:
+        config: complete.
+        dataset: research.data.Dataset, opened: its splits and classes are known.
+        devices: how many devices the run has, over all processes.
+
+    Returns:
+        the config as it goes into config.json, locked.
+    """
+    values = dict(zip(("data.splits.train", "data.splits.validation"), dataset.carve(config.data.splits)))
+    for path, known in (("model.classes", dataset.classes),):
+        if path in _flat(config):
+            if _flat(config)[path] not in (None, known):
+                raise UserError(2, f"config.{path}: {_flat(config)[path]}, but {config.data.name} has {known}")
+            values[path] = known
+    config = override(config, values)
+    size = config.data.batch_size
+    parts = devices * config.train.microbatches
+    if size % parts:
+        raise UserError(
+            2,
+            f"config.data.batch_size: {size} is not divisible by {devices} devices x {config.train.microbatches} "
+            f"microbatches; the next that is: {-(-size // parts) * parts}",
+        )
+    if config.data.augment.mixup and (size // devices) % 2:
+        raise UserError(2, f"config.data.batch_size: mixup pairs neighbours, so {size} / {devices} devices must be even")
+    n = dataset.count(config.data.splits.train, "train")
+    for split in ("validation", "test"):
+        if config.data.splits[split] is not None:
+            dataset.count(config.data.splits[split], split)
+    if size > n:
+        raise UserError(2, f"config.data.batch_size: {size} is larger than config.data.splits.train "
+                           f"{config.data.splits.train!r}, which has {n} examples")
+    times = durations(config, n)
+    if times["warmup"] > times["train"]:
+        raise UserError(2, f"config.optimizer.warmup_steps: {times['warmup']} steps of warm-up in a run of "
+                           f"{times['train']}; give fewer, or more config.train.steps")
+    return config
+
+
+def durations(config, examples):
+    """Every duration of a config in steps: {"train", "warmup", "decay", "boundaries", "eval", "checkpoint", "epoch"}.
+
+    An epoch of n examples is n / batch_size steps, and a time in epochs is rounded up to whole steps.
+    """
+    epoch = examples / config.data.batch_size
+
+    def steps(section, name, default=0):
+        in_steps, in_epochs = section[f"{name}steps"], section[f"{name}epochs"]
+        if in_epochs is not None:
+            scale = lambda epochs: math.ceil(round(epochs * epoch, 6))
+            return tuple(map(scale, in_epochs)) if isinstance(in_epochs, tuple) else scale(in_epochs)
+        return default if in_steps is None else in_steps
+
+    evaluation = max(1, steps(config.eval, "every_"))
+    return {
+        "train": steps(config.train, ""),
+        "warmup": steps(config.optimizer, "warmup_"),
+        "decay": steps(config.optimizer, "decay_", None),
+        "boundaries": steps(config.optimizer, "boundaries_", ()),
+        "eval": evaluation,
+        "checkpoint": config.checkpoint.every_steps or evaluation,
+        "epoch": epoch,
+    }
+
+
+def to_json(config):
+    """The config as plain data; `from_json` gives it back."""
+    return json.loads(json.dumps(config.to_dict(), allow_nan=False))
+
+
+def from_json(data):
+    """A config from plain data, as in config.json: lists become tuples, keys that it lacks get their default."""
+    return override(ConfigDict(data, convert_dict=True), {})
+
+
+def differences(a, b):
+    """The dotted paths at which two configs differ, with both values: [(path, in a, in b)]."""
+    a, b = _flat(a), _flat(b)
+    return [(path, a.get(path), b.get(path)) for path in {**a, **b} if a.get(path) != b.get(path)]
+
+
+def arguments(section, config):
+    """The arguments of the thing that a section names: what stands there beside the section's common fields."""
+    return {key.split(".", 1)[1]: value for key, value in _flat(config).items()
+            if key.startswith(f"{section}.") and key not in FIELDS}
+
+
+def describe(config=None):
+    """Lines for --help: each field with its default (or its value in `config`), type and meaning."""
+    fields = _fields({s: (config[s].name if config else FIELDS[f"{s}.name"].default) for s in NAMED})
+    values = _flat(config) if config else {path: field.default for path, field in fields.items()}
+    return [f"  --config.{path}={_text(values[path])}".ljust(48) + f" {_type_name(field.type)}"
+            + (f": {field.help}" if field.help else f" (of {path.split('.')[0]} {values[path.split('.')[0] + '.name']})")
+            for path, field in fields.items()]
+
+
+def _fields(names):
+    """{path: Field} of every leaf that a config with these names may have."""
+    fields = dict(FIELDS)
+    for section, name in names.items():
+        if not isinstance(name, str):
+            raise UserError(2, f"config.{section}.name: {name!r} is no name; known are {', '.join(sorted(NAMED[section]))}")
+        builder = pick(NAMED[section], name, f"config.{section}.name")
+        for key, field in _signature(builder).items():
+            fields.setdefault(f"{section}.{key}", field)
+    return fields
+
+
+def _signature(builder):
+    if dataclasses.is_dataclass(builder):  # a Linen module
+        own = [f for f in dataclasses.fields(builder) if f.name not in ("name", "parent")]
+        return {f.name: Field(f.type, f.default) for f in own}
+    parameters = inspect.signature(builder).parameters.values()
+    return {p.name: Field(p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _flat(config, prefix=""):
+    flat = {}
+    for key in config.keys():
+        value = config[key]
+        if isinstance(value, (ConfigDict, dict)):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _put(config, path, field):
+    *sections, leaf = path.split(".")
+    for section in sections:
+        if section not in config:
+            config[section] = ConfigDict()
+        config = config[section]
+    kind, _ = _kind(field.type)
+    # A bare None would take any type.
+    config[leaf] = config_dict.placeholder(typing.get_origin(kind) or kind) if field.default is None else field.default
+
+
+def _kind(annotation):
+    """`float | None` -> (float, True)."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        return kinds[0], True
+    return annotation, False
+
+
+def _type_name(annotation):
+    kind, optional = _kind(annotation)
+    name = f"tuple of {typing.get_args(kind)[0].__name__}" if typing.get_origin(kind) is tuple else kind.__name__
+    return name + (" or none" if optional else "")
+
+
+def _text(value):
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parse(path, annotation, value):
+    """The value in the type that the field has; text is read as that type."""
+    kind, optional = _kind(annotation)
+    wrong = UserError(2, f"config.{path}: {value!r} is not {_type_name(annotation)}")
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none" and optional):
+        if not optional:
+            raise wrong
+        return None
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, str):
+            value = [part.strip().strip("'\"") for part in value.strip().strip("()[]").split(",") if part.strip()]
+        if not isinstance(value, (list, tuple)):
+            raise wrong
+        element = typing.get_args(kind)[0]
+        return tuple(_parse(path, element, item) for item in value)
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[value.strip().lower()]
+        if kind is str and isinstance(value, str):
+            return value
+        if kind is str or isinstance(value, bool):
+            raise wrong
+        number = kind(value) if isinstance(value, str) or kind(value) == value else None
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
+        raise wrong from None
+    if number is None:
+        raise wrong
+    if not math.isfinite(number):
+        raise UserError(2, f"config.{path}: {value} is not a finite number")
+    return number
+
+
+def _twin(path):
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if path.endswith(one):
+            return path.removesuffix(one) + other
+    return None
+
+
+def _check(config):
+    flat = _flat(config)
+    for path, value in flat.items():
+        low, high, closed = BOUNDS.get(path.rsplit(".", 1)[-1], (-math.inf, math.inf, True))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if value < low or value > high or (value == high and not closed):
+                bounds = f"at least {low}" + ("" if high == math.inf else f" and {'at most' if closed else 'below'} {high}")
+                raise UserError(2, f"config.{path}: {value} is out of bounds; it must be {bounds}")
+        if path in CHOICES and value not in CHOICES[path]:
+            known = ", ".join(CHOICES[path])
+            raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[path])}")
+        if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:
+            raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
+    if flat["train.steps"] is None and not flat["train.epochs"]:
+        raise UserError(2, "config.train.epochs: a run needs a length; give this or config.train.steps")
+    bounds = flat["optimizer.boundaries_steps"] or flat["optimizer.boundaries_epochs"] or ()
+    if flat["optimizer.schedule"] == "piecewise" and len(bounds) != len(flat["optimizer.boundary_factors"]):
+        raise UserError(2, f"config.optimizer.boundary_factors: {len(flat['optimizer.boundary_factors'])} factors "
+                           f"for {len(bounds)} boundaries; give one for each")

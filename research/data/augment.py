@@ -1,0 +1,93 @@
+"""Augmentation on the device, inside the step: pure functions of (key, image), one key an example.
+
+An image is uint8 or float [H, W, C] in [0, 255]; what is drawn depends on the key alone, so that an example at one
+place of the global batch is changed alike on one device or eight, in one microbatch or four.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.ndimage import map_coordinates
+
+from research.randomness import fold
+
+
+def make_augment(settings):
+    """(keys[B], batch) -> batch, by the section data.augment; None where it changes nothing.
+
+    Mixup pairs the neighbours 2i and 2i + 1 of the batch, which the order has shuffled, and adds `mixed_label` and
+    `mix`. A partner that the mask hides is not mixed in.
+    """
+    changes = []
+    if settings.crop_padding:
+        changes.append(("crop", lambda key, image: random_crop(key, image, settings.crop_padding)))
+    if settings.flip:
+        changes.append(("flip", random_flip))
+    if settings.rotation or settings.scale:
+        changes.append(("warp", lambda key, image: random_warp(key, image, settings.rotation, settings.scale)))
+    if settings.cutout:
+        changes.append(("cutout", lambda key, image: cutout(key, image, settings.cutout)))
+    if not changes and not settings.mixup:
+        return None
+
+    def change(key, image):
+        for purpose, function in changes:
+            image = function(fold(key, purpose), image)
+        return image
+
+    def augment(keys, batch):
+        batch = {**batch, "image": jax.vmap(change)(keys, batch["image"])}
+        return mixup(keys, batch, settings.mixup) if settings.mixup else batch
+
+    return augment
+
+
+def random_crop(key, image, padding):
+    """A window of the image's own size out of the image with `padding` zeros on each side."""
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    return lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+
+def random_flip(key, image):
+    """Left and right exchanged, half of the time."""
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def random_warp(key, image, rotation, scale):
+    """Rotated by up to `rotation` degrees and scaled by 1 - scale to 1 + scale about the centre: bilinear, zeros outside."""
+    turn, size = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+    angle, zoom = jnp.deg2rad(turn * rotation), 1 + size * scale
+    height, width = image.shape[:2]
+    y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij")
+    sin, cos = jnp.sin(angle) / zoom, jnp.cos(angle) / zoom
+    at = [cos * y - sin * x + (height - 1) / 2, sin * y + cos * x + (width - 1) / 2]
+    sample = lambda channel: map_coordinates(channel, at, order=1, mode="constant", cval=0.0)
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
+
+
+def cutout(key, image, side):
+    """Zeros in a square whose centre lies anywhere in the image. DeVries and Taylor 2017 (arXiv:1708.04552)."""
+    height, width = image.shape[:2]
+    down, right = jax.random.split(key)
+    top = jax.random.randint(down, (), 0, height) - side // 2
+    left = jax.random.randint(right, (), 0, width) - side // 2
+    y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
+    inside = (y >= top) & (y < top + side) & (x >= left) & (x < left + side)
+    return jnp.where(inside, jnp.zeros((), image.dtype), image)
+
+
+def mixup(keys, batch, alpha):
+    """x = mix x + (1 - mix) partner, mix of Beta(alpha, alpha). Zhang et al. 2018, section 2 (arXiv:1710.09412)."""
+    mix = jax.vmap(lambda key: jax.random.beta(fold(key, "mixup"), alpha, alpha))(keys)  # [B]
+    mix = jnp.where(neighbours(batch["mask"]) > 0, mix, 1.0)
+    share = mix[:, None, None, None]
+    image = batch["image"].astype(jnp.float32)
+    # where, not a product: what the mask hides may be anything.
+    image = jnp.where(share < 1, share * image + (1 - share) * neighbours(image), image)
+    return {**batch, "image": image, "mixed_label": neighbours(batch["label"]), "mix": mix}
+
+
+def neighbours(x):
+    """Each row's partner: 1, 0, 3, 2, ..."""
+    return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)

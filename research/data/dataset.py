@@ -1,0 +1,127 @@
+"""What a data set says of itself, where it is, and its splits as random-access sources."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from research.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """An opened data set: metadata alone, no example read yet."""
+
+    name: str
+    features: Mapping[str, tuple]  # {field: (shape, dtype)}; a shape with None varies
+    examples: Mapping[str, int]  # {split: n}
+    open: Callable[[str], Any]  # split -> source: len(source), source[i] -> {field: value}
+    classes: int | None = None
+    labels: tuple[str, ...] = ()  # names of the classes, where they have any
+    tokenizer: Any = None
+    fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
+
+    def pieces(self, split, role="split"):
+        """A TFDS split string as [(split, start, stop)].
+
+        Raises:
+            UserError: 2, for one that is unknown, malformed or empty.
+        """
+        import tensorflow_datasets as tfds
+
+        where = f"config.data.splits.{role}"
+        infos = [tfds.core.SplitInfo(name=name, shard_lengths=[n], num_bytes=0) for name, n in self.examples.items()]
+        known = f"{self.name} has {', '.join(f'{name} ({n})' for name, n in self.examples.items())}"
+        try:
+            parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(tfds.core.SplitDict(infos))
+        except (ValueError, AssertionError) as error:
+            near = nearest(split.partition("[")[0], self.examples) if "Unknown split" in str(error) else ""
+            raise UserError(2, f"{where}: {split!r} is no split: {str(error).splitlines()[0]} {known}{near}") from None
+        pieces = []
+        for part in parts:
+            n = self.examples[part.splitname]
+            pieces.append((part.splitname, part.from_ or 0, n if part.to is None else part.to))
+        if sum(max(0, stop - start) for _, start, stop in pieces) == 0:
+            raise UserError(2, f"{where}: {split!r} is empty; {known}")
+        return [(name, start, stop) for name, start, stop in pieces if stop > start]
+
+    def count(self, split, role="split"):
+        """How many examples a split string selects."""
+        return sum(stop - start for _, start, stop in self.pieces(split, role))
+
+    def carve(self, splits):
+        """The split strings of train and validation: where none is asked for, the data's own, else a tenth of train."""
+        if splits.validation is not None:
+            return splits.train, splits.validation
+        pieces = self.pieces(splits.train, "train")
+        if "validation" in self.examples and not any(name == "validation" for name, _, _ in pieces):
+            return splits.train, "validation"
+        if len(pieces) > 1:
+            raise UserError(2, f"config.data.splits.validation: needed, since train {splits.train!r} has several parts")
+        name, start, stop = pieces[0]
+        cut = stop - max(1, (stop - start) // 10)
+        if cut == start:
+            raise UserError(2, f"config.data.splits.train: {splits.train!r} has one example; none is left for validation")
+        return f"{name}[{start}:{cut}]", f"{name}[{cut}:{stop}]"
+
+
+def data_folders():
+    """Where data sets are looked for: TFDS_DATA_DIR, then TFDS's default folder, into which they are prepared."""
+    default = pathlib.Path.home() / "tensorflow_datasets"
+    named = os.environ.get("TFDS_DATA_DIR")
+    return [pathlib.Path(named), default] if named else [default]
+
+
+def find(name):
+    """The folder of the newest version of a prepared TFDS data set, or None."""
+    for folder in data_folders():
+        versions = [path.parent for path in (folder / name).glob("*/dataset_info.json")]
+        if versions:
+            return max(versions, key=lambda path: [int(part) if part.isdigit() else -1 for part in path.name.split(".")])
+    return None
+
+
+def from_tfds(name):
+    """Opens a data set that TFDS, or experiments.prepare, has written as array_record.
+
+    Args:
+        name: TFDS's, with the config where it has one: mnist, glue/sst2.
+
+    Raises:
+        UserError: 3, where it is not found or damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = find(name)
+    if folder is None:
+        looked = " and ".join(map(str, data_folders()))
+        raise UserError(3, f"data set {name}: not found in {looked}; prepare it (python -m experiments.prepare {name}) "
+                           f"or set TFDS_DATA_DIR to the folder that holds it")
+    try:
+        builder = tfds.builder_from_directory(folder)
+        info = builder.info
+        features = {key: (tuple(f.shape), np.dtype(f.np_dtype)) for key, f in info.features.items()}
+        examples = {key: split.num_examples for key, split in info.splits.items()}
+    except Exception as error:  # whatever a damaged folder makes TFDS raise
+        raise UserError(3, f"data set {name}: {folder} is damaged: {type(error).__name__}: {error}") from error
+    label = info.features["label"] if "label" in features else None
+
+    def open(split):
+        try:
+            return builder.as_data_source(split=split)
+        except Exception as error:
+            raise UserError(3, f"data set {name}, split {split}: {folder} is damaged: {error}") from error
+
+    def fingerprint(split):
+        digest = hashlib.sha256((folder / "features.json").read_bytes())
+        for path in sorted(folder.glob(f"*-{split}.array_record-*")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    classes = getattr(label, "num_classes", None)
+    labels = tuple(label.names) if classes and label.names else tuple(map(str, range(classes or 0)))
+    return Dataset(name, features, examples, open, classes, labels, fingerprint=fingerprint)

@@ -1,0 +1,34 @@
+"""What goes wrong by a user's hand or on a user's machine: one class, one line, one exit code."""
+
+import difflib
+
+
+class UserError(Exception):
+    """A mistake or a fault that its reader can mend.
+
+    Args:
+        code: the exit code of the scripts. 2 a mistake in flags or config, 3 damaged or wrong data, 4 no checkpoint to
+            trust, 5 a folder that cannot be written, 6 numbers not finite, 7 the run is being written by another
+            process, 130 and 143 stopped by a signal.
+        message: one line: where, what it is, what it may be.
+    """
+
+    def __init__(self, code, message):
+        super().__init__(code, message)  # both, or it does not come back whole from a worker process
+        self.code = code
+
+    def __str__(self):
+        return " ".join(str(self.args[1]).split())
+
+
+def nearest(name, known):
+    """"; did you mean X?", or "" where nothing in `known` resembles `name`."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def pick(known, name, place):
+    """known[name], or an error that lists what is known and names the nearest."""
+    if name not in known:
+        raise UserError(2, f"{place}: {name!r} is unknown; known are {', '.join(map(str, sorted(known)))}{nearest(name, known)}")
+    return known[name]

@@ -1,0 +1,28 @@
+"""From sums to numbers: the one place where a sum is divided by its count."""
+
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+
+
+def add(total, sums):
+    """Adds {name: (sum, count)} up in float64."""
+    total = dict(total)
+    for name, (value, count) in sums.items():
+        before = total.get(name, (0.0, 0.0))
+        total[name] = (before[0] + float(value), before[1] + float(count))
+    return total
+
+
+def means(total):
+    """{name: sum / count}; a name that nothing counted towards is left out."""
+    return {name: value / count for name, (value, count) in sorted(total.items()) if count > 0}
+
+
+def is_better(value, best, direction):
+    """Whether a value beats the best so far, strictly; anything beats None, and nan beats nothing."""
+    if best is None:
+        return value == value
+    return value > best if direction == "max" else value < best
+
+
+def direction_of(name):
+    return "min" if name in LOWER_IS_BETTER else "max"

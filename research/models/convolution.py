@@ -1,0 +1,102 @@
+"""Convolution and max-pooling with gradients that are fast on a CPU too, equal to XLA's up to rounding."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(x, kernel, stride, padding):
+    """Cross-correlation: float[B, H, W, C], float[h, w, C, O] -> float[B, H', W', O].
+
+    On a CPU the gradient of the kernel is computed as matrix products: XLA's convolution for it is 1.4 to 2.3 times
+    slower as it stands, and 20 times slower inside a loop, so also with several steps a call.
+
+    Args:
+        stride: int, for both axes.
+        padding: "VALID" or "SAME".
+    """
+    pads = tuple(lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding))
+    if jax.default_backend() == "cpu":
+        return _convolve_cpu(x, kernel, stride, pads)
+    return _convolve(x, kernel, stride, pads)
+
+
+def _convolve(x, kernel, stride, pads):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_cpu(x, kernel, stride, pads):
+    return _convolve(x, kernel, stride, pads)
+
+
+def _forward(x, kernel, stride, pads):
+    return _convolve(x, kernel, stride, pads), (x, kernel)
+
+
+def _backward(stride, pads, saved, g):
+    x, kernel = saved
+    (dx,) = jax.linear_transpose(lambda x: _convolve(x, kernel, stride, pads), x)(g)
+    rows, columns, channels, features = kernel.shape
+    height, width = g.shape[1:3]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    g = g.reshape(-1, features)
+
+    def shifted(i, j):  # what the kernel's element (i, j) is multiplied with: [B, H', W', C]
+        return x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+
+    def products(shifts):
+        patches = jnp.concatenate([shifted(i, j) for i, j in shifts], axis=-1)
+        return jnp.matmul(patches.reshape(len(g), -1).T, g, preferred_element_type=jnp.float32)
+
+    grid = [[(i, j) for j in range(columns)] for i in range(rows)]
+    # Few channels make thin products: all shifts in one. Else one a kernel row, which stays in cache.
+    groups = [sum(grid, [])] if channels < 8 else grid
+    dkernel = jnp.concatenate([products(shifts) for shifts in groups]).reshape(kernel.shape)
+    return dx, dkernel.astype(kernel.dtype)
+
+
+_convolve_cpu.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool(x, size):
+    """Largest of each window of size x size, windows side by side, what is left over dropped: [B, H, W, C].
+
+    The gradient goes to the first of equals, as with XLA's own form, whose select-and-scatter takes a CPU 28 times as
+    long.
+    """
+    return _pool(x, size)[0]
+
+
+def _pool(x, size):
+    b, h, w, c = x.shape
+    h, w = h // size, w // size
+    windows = x[:, : h * size, : w * size].reshape(b, h, size, w, size, c)
+    best, index = windows[:, :, 0, :, 0], jnp.zeros((b, h, w, c), jnp.int8)
+    for place in range(1, size * size):
+        value = windows[:, :, place // size, :, place % size]
+        better = (value > best) | jnp.isnan(value)
+        best, index = jnp.where(better, value, best), jnp.where(better, jnp.int8(place), index)
+    return best, index
+
+
+def _pool_forward(x, size):
+    best, index = _pool(x, size)
+    return best, (index, x.shape)
+
+
+def _pool_backward(size, saved, g):
+    index, (b, height, width, c) = saved
+    _, h, w, _ = g.shape
+    places = jnp.arange(size * size, dtype=jnp.int8).reshape(1, 1, size, 1, size, 1)
+    dx = jnp.where(index[:, :, None, :, None] == places, g[:, :, None, :, None], 0).astype(g.dtype)
+    dx = dx.reshape(b, h * size, w * size, c)
+    return (jnp.pad(dx, ((0, 0), (0, height - h * size), (0, width - w * size), (0, 0))),)
+
+
+max_pool.defvjp(_pool_forward, _pool_backward)

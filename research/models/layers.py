@@ -1,0 +1,122 @@
+"""The layers that models share: convolution, exact normalisation, dropout, activations, the classifier's head."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from research.errors import UserError, pick
+from research.models.convolution import convolve
+
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid, "gelu": nn.gelu}
+
+# Small, so that the loss begins at log(classes); not zero, so that all below receives gradient from the first step.
+HEAD_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+
+
+def activation(name):
+    """The activation of that name; model is at fault if there is none."""
+    return pick(ACTIVATIONS, name, "config.model.activation")
+
+
+def head(classes, dtype):
+    """The last dense layer of a classifier."""
+    return nn.Dense(classes, dtype=dtype, kernel_init=HEAD_INIT, name="head")
+
+
+class Conv(nn.Module):
+    """Two-dimensional convolution, computed by research.models.convolution."""
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: str = "SAME"
+    bias: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, between=lambda x: x):  # [B, H, W, C] -> [B, H', W', O]
+        """`between` is applied before the bias is added: a max-pool there is the same and cheaper."""
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        x = between(convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding))
+        if self.bias:
+            x = x + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        return x
+
+
+class Norm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015), group normalisation (Wu and He 2018), or nothing, by `kind`.
+
+    Batch statistics are those of all unmasked examples on all devices: sum, sum of squares and count are added over
+    the devices before anything is divided. With microbatches they are each microbatch's own. Computed in float32.
+    """
+
+    kind: str
+    dtype: str = "float32"
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    groups: int = 32
+
+    @nn.compact
+    def __call__(self, x, mask, *, train):  # [B, ..., C], [B] -> [B, ..., C]
+        if self.kind == "none":
+            return x
+        if self.kind == "group":
+            return nn.GroupNorm(min(self.groups, x.shape[-1]), epsilon=self.epsilon, dtype=self.dtype)(x)
+        if self.kind != "batch":
+            raise UserError(2, f"config.model.norm: {self.kind!r} is unknown; known are batch, group, none")
+        channels = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        variance = self.variable("batch_stats", "variance", jnp.ones, channels, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        m, v = mean.value, variance.value
+        if train:
+            count, m, v = batch_statistics(x, mask)
+            if not self.is_initializing():
+                kept = jnp.where(count > 0, self.momentum, 1.0)  # a batch of padding says nothing
+                mean.value = kept * mean.value + (1 - kept) * m
+                variance.value = kept * variance.value + (1 - kept) * v
+        factor = scale * lax.rsqrt(v + self.epsilon)
+        return ((x.astype(jnp.float32) - m) * factor + bias).astype(self.dtype)
+
+
+def batch_statistics(x, mask):
+    """Count, mean and variance of the unmasked examples over all axes but the last, and over all devices.
+
+    Args:
+        x: float[B, ..., C].
+        mask: float32[B], 0 where an example is padding; None where all count.
+
+    Returns:
+        float32 [], [C], [C].
+    """
+    x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    mask = jnp.ones(x.shape[0]) if mask is None else (mask > 0).astype(jnp.float32)
+    real = jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, 0.0)
+    each = x.size // x.shape[0] // x.shape[-1]
+    count, total, squares = over_devices((mask.sum() * each, real.sum(axes), jnp.square(real).sum(axes)))
+    mean = total / jnp.maximum(count, 1)
+    return count, mean, jnp.maximum(squares / jnp.maximum(count, 1) - jnp.square(mean), 0)
+
+
+def over_devices(sums):
+    """Sums over the shards of a pmap; under jit arrays are global, and their sums too."""
+    try:
+        return lax.psum(sums, "data")
+    except NameError:  # JAX's word for: not inside a map over this axis
+        return sums
+
+
+class Dropout(nn.Module):
+    """Srivastava et al. 2014. Linen's own refuses a rate that is an array, with which runs are vmapped."""
+
+    rate: float | jax.Array
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
+            return x
+        keep = jax.random.uniform(self.make_rng("dropout"), x.shape) >= self.rate
+        return jnp.where(keep, x / (1 - jnp.asarray(self.rate, x.dtype)), 0).astype(x.dtype)

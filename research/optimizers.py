@@ -1,0 +1,230 @@
+"""Optimizers, all of Optax: one of OPTIMIZERS, a schedule, clipping, decay and rules, from one config section.
+
+Learning rate, weight decay, momentum and betas are only ever used in arithmetic, so that they may be traced arrays.
+"""
+
+import re
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.errors import UserError
+
+
+class Optimizer(NamedTuple):
+    init: Callable  # params -> opt_state
+    update: Callable  # gradients, opt_state, params -> updates, opt_state
+    learning_rate: Callable  # step, int32[] -> float32[]: the rate of that step's update
+
+
+def make_optimizer(config, arguments, times):
+    """clip -> the named optimizer with decay on kernels -> rules.
+
+    Args:
+        config: the section `optimizer`.
+        arguments: of the named optimizer alone, {name: value}.
+        times: durations in steps, as research.config.durations gives them.
+    """
+    factor = make_schedule(config, times)
+
+    def learning_rate(step):
+        return jnp.asarray(config.learning_rate * factor(step), jnp.float32)
+
+    core = OPTIMIZERS[config.name](learning_rate, config.weight_decay, is_decayed, **arguments)
+    if config.clip_norm is not None:
+        core = optax.chain(optax.clip_by_global_norm(config.clip_norm), core)
+    rules = [_parse_rule(rule) for rule in config.rules]
+    if not rules:
+        return Optimizer(core.init, core.update, learning_rate)
+
+    def labels(params):
+        return jax.tree.map(lambda f: "frozen" if f is None else "trained", rule_factors(params, rules), is_leaf=lambda f: f is None)
+
+    # A frozen parameter has no moments, is not decayed, and is no part of the norm that is clipped.
+    transform = optax.partition({"trained": core, "frozen": optax.set_to_zero()}, labels)
+
+    def update(gradients, opt_state, params):
+        updates, opt_state = transform.update(gradients, opt_state, params)
+        factors = jax.tree.map(lambda f: 0.0 if f is None else f, rule_factors(params, rules), is_leaf=lambda f: f is None)
+        return jax.tree.map(lambda u, f: u * f, updates, factors), opt_state
+
+    return Optimizer(transform.init, update, learning_rate)
+
+
+# Schedules: builders of step -> factor in [0, 1], where step counts from the end of the warm-up.
+
+
+def constant(config, steps, times):
+    return lambda step: 1.0
+
+
+def linear(config, steps, times):
+    return lambda step: 1 - (1 - config.end_factor) * jnp.clip(step / steps, 0, 1)
+
+
+def cosine(config, steps, times):
+    """Loshchilov and Hutter 2017, equation 5 (arXiv:1608.03983), without restarts."""
+    def factor(step):
+        return config.end_factor + (1 - config.end_factor) * (1 + jnp.cos(jnp.pi * jnp.clip(step / steps, 0, 1))) / 2
+    return factor
+
+
+def exponential(config, steps, times):
+    """end_factor ** (step / decay): the rate is multiplied by end_factor every `decay` steps (the run, if not given)."""
+    decay = steps if times["decay"] is None else times["decay"]
+    return lambda step: jnp.power(jnp.float32(config.end_factor), step / max(1, decay))
+
+
+def piecewise(config, steps, times):
+    """boundary_factors[i] from step boundaries[i] of the run on, 1 before the first."""
+    edges = jnp.asarray(times["boundaries"], jnp.float32) - times["warmup"]
+    factors = jnp.asarray((1.0, *config.boundary_factors), jnp.float32)
+    return lambda step: factors[jnp.sum(step >= edges)]
+
+
+def wsd(config, steps, times):
+    """Warm-up, stable, decay: 1, then linear to end_factor over the last `decay` steps (a fifth, if not given).
+
+    Hu et al. 2024, section 4 (arXiv:2404.06395); a linear decay as Haegele et al. 2024 (arXiv:2405.18392).
+    """
+    decay = max(1, steps // 5 if times["decay"] is None else times["decay"])
+    return lambda step: 1 - (1 - config.end_factor) * jnp.clip((step - (steps - decay)) / decay, 0, 1)
+
+
+SCHEDULES = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "exponential": exponential,
+    "piecewise": piecewise,
+    "wsd": wsd,
+}
+
+
+def make_schedule(config, times):
+    """step -> factor of the learning rate: (step + 1) / (warmup + 1) up to `warmup`, then the schedule's.
+
+    The first update is not lost to a rate of zero, and the peak is reached at step `warmup` exactly.
+    """
+    warmup = times["warmup"]
+    after = SCHEDULES[config.schedule](config, max(1, times["train"] - warmup), times)
+
+    def factor(step):
+        return jnp.minimum((step + 1) / (warmup + 1), 1.0) * after(jnp.maximum(step - warmup, 0).astype(jnp.float32))
+
+    return factor
+
+
+# Optimizers: (learning-rate schedule, weight decay, mask, Optax's own arguments) -> GradientTransformation. Those that
+# Optax gives no decay of their own take it as an L2 term of the gradient, as PyTorch's do.
+
+
+def sgd(rate, decay, mask, *, momentum: float | None = None, nesterov: bool = False):
+    return optax.chain(optax.add_decayed_weights(decay, mask), optax.sgd(rate, momentum, nesterov))
+
+
+def adam(rate, decay, mask, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8):
+    """Kingma and Ba 2015, algorithm 1 (arXiv:1412.6980)."""
+    return optax.chain(optax.add_decayed_weights(decay, mask), optax.adam(rate, b1, b2, eps))
+
+
+def adamw(rate, decay, mask, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8):
+    """Loshchilov and Hutter 2019, algorithm 2 (arXiv:1711.05101); the decay is times the learning rate."""
+    return optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=mask)
+
+
+def rmsprop(rate, decay_weights, mask, *, decay: float = 0.9, eps: float = 1e-8, centered: bool = False,
+            momentum: float | None = None, nesterov: bool = False):
+    return optax.chain(optax.add_decayed_weights(decay_weights, mask),
+                       optax.rmsprop(rate, decay, eps, centered=centered, momentum=momentum, nesterov=nesterov))
+
+
+def adagrad(rate, decay, mask, *, initial_accumulator_value: float = 0.1, eps: float = 1e-7):
+    """Duchi et al. 2011."""
+    return optax.chain(optax.add_decayed_weights(decay, mask), optax.adagrad(rate, initial_accumulator_value, eps))
+
+
+def lion(rate, decay, mask, *, b1: float = 0.9, b2: float = 0.99):
+    """Chen et al. 2023, program 1 (arXiv:2302.06675)."""
+    return optax.lion(rate, b1, b2, weight_decay=decay, mask=mask)
+
+
+def lamb(rate, decay, mask, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6):
+    """You et al. 2020, algorithm 2 (arXiv:1904.00962)."""
+    return optax.lamb(rate, b1, b2, eps, weight_decay=decay, mask=mask)
+
+
+def adafactor(rate, decay, mask, *, min_dim_size_to_factor: int = 128, decay_rate: float = 0.8,
+              multiply_by_parameter_scale: bool = True, clipping_threshold: float | None = 1.0,
+              momentum: float | None = None):
+    """Shazeer and Stern 2018 (arXiv:1804.04235). The decay is Optax's: not times the learning rate."""
+    return optax.adafactor(rate, min_dim_size_to_factor, decay_rate, 0, multiply_by_parameter_scale, clipping_threshold,
+                           momentum, weight_decay_rate=decay, weight_decay_mask=mask)
+
+
+def muon(rate, decay, mask, *, ns_steps: int = 5, beta: float = 0.95, nesterov: bool = True, adam_b1: float = 0.9,
+         adam_b2: float = 0.999):
+    """Jordan et al. 2024: kernels of two axes or of a convolution by Muon, all else by Adam."""
+    from optax import contrib
+
+    def matrices(params):
+        shapes = {2: contrib.MuonDimensionNumbers((0,), (1,)), 4: contrib.MuonDimensionNumbers((0, 1, 2), (3,))}
+        return jax.tree.map(lambda kernel, p: shapes.get(p.ndim) if kernel else None, is_decayed(params), params)
+
+    return contrib.muon(rate, ns_steps=ns_steps, beta=beta, weight_decay=decay, weight_decay_mask=mask,
+                        nesterov=nesterov, adam_b1=adam_b1, adam_b2=adam_b2, muon_weight_dimension_numbers=matrices)
+
+
+OPTIMIZERS = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "lion": lion,
+    "lamb": lamb,
+    "adafactor": adafactor,
+    "muon": muon,
+}
+
+
+def is_decayed(params):
+    """True for kernels; biases, scales of norms and embeddings are not decayed."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def rule_factors(params, rules):
+    """For each parameter the factor of the first rule that its path matches: None is frozen, 1 where none matches.
+
+    Raises:
+        UserError: 2, for a rule that matches no parameter.
+    """
+    paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern, _ in rules:
+        if not any(pattern.search(path) for path in paths):
+            raise UserError(2, f"config.optimizer.rules: {pattern.pattern!r} matches no parameter; "
+                               f"the parameters are {', '.join(paths)}")
+
+    def factor(path, _):
+        return next((value for pattern, value in rules if pattern.search(path_of(path))), 1.0)
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def path_of(path):
+    """A key path of jax.tree_util as text: Conv_0/kernel."""
+    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _parse_rule(rule):
+    pattern, equals, factor = rule.rpartition("=")
+    try:
+        value = None if factor == "frozen" else float(factor)
+        if not equals or (value is not None and not 0 <= value < float("inf")):
+            raise ValueError(factor)
+        return re.compile(pattern), value
+    except (ValueError, re.error):
+        raise UserError(2, f"config.optimizer.rules: {rule!r} is not regex=factor, as Dense_1/.*=0.1, "
+                           f"or regex=frozen") from None

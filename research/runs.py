@@ -1,0 +1,195 @@
+"""A run folder: its files, its lock, and reading it back."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research import config as configs
+from research.checkpoint import read_best
+from research.data.dataset import Dataset
+from research.errors import UserError
+from research.models import MODELS
+from research.tasks import TASKS
+
+
+class Run(NamedTuple):
+    """A run folder, read."""
+
+    folder: pathlib.Path
+    config: Any  # ConfigDict
+    step: int  # of the variables: the best
+    model: Any  # Linen module
+    variables: Any  # {"params": ..., collection: ...}, NumPy arrays
+    task: Any  # Task
+    spec: Dataset  # what the data said of themselves; without the data
+    tokenizer: Any
+    result: dict | None  # result.json, once there is one
+
+    def metrics(self):
+        """The rows of metrics.jsonl, oldest first."""
+        return read_rows(self.folder)
+
+
+def load(folder):
+    """Reads a run folder: configuration, model and its best variables.
+
+    Raises:
+        UserError: 2 where it is no run folder, 4 where no checkpoint of it can be read.
+    """
+    folder = pathlib.Path(folder)
+    config = read_config(folder)
+    spec = read_spec(folder)
+    step, variables = read_best(folder)
+    model = MODELS[config.model.name](**configs.arguments("model", config))
+    task = TASKS[config.task.name](spec, **configs.arguments("task", config))
+    return Run(folder, config, step, model, variables, task, spec, None, read_json(folder / "result.json"))
+
+
+def read_config(folder):
+    """The complete config of a run folder."""
+    saved = read_json(pathlib.Path(folder) / "config.json")
+    if saved is None or "config" not in saved:
+        raise UserError(2, f"{folder}: no run folder: it has no config.json")
+    return configs.from_json(saved["config"])
+
+
+def read_spec(folder):
+    """What the data of a run said of themselves, from its manifest: the data need not be here."""
+    data = (read_json(pathlib.Path(folder) / "manifest.json") or [{}])[-1].get("data")
+    if data is None:
+        raise UserError(2, f"{folder}: no run folder: it has no manifest.json")
+    features = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in data["features"].items()}
+    return Dataset(data["name"], features, data["examples"], None, data["classes"], tuple(data["labels"]))
+
+
+def check(workdir, config):
+    """Whether this config may be run in this folder; nothing is written.
+
+    Returns:
+        the result of the finished run that is there, else None.
+
+    Raises:
+        UserError: 2 for another config's run, 5 for a folder that cannot be written.
+    """
+    folder = pathlib.Path(workdir)
+    saved = read_json(folder / "config.json")
+    if saved is not None:
+        differing = configs.differences(configs.from_json(saved["config"]), config)
+        if differing:
+            paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
+            raise UserError(2, f"{folder}: holds the run of another config: {paths}; choose another --workdir")
+    elif folder.is_dir() and any(folder.iterdir()):
+        if not {child.name for child in folder.iterdir()} <= {"lock"}:
+            raise UserError(2, f"{folder}: not empty, and no run folder; choose another --workdir")
+    result = read_json(folder / "result.json")
+    if result is not None and result["status"] == "finished":
+        return result
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    # The mode too: to the superuser every folder is writable, a read-only one is meant to be left alone.
+    if not existing.is_dir() or not os.access(existing, os.W_OK) or not existing.stat().st_mode & 0o222:
+        raise UserError(5, f"{existing}: not a folder that can be written; choose another --workdir")
+    return None
+
+
+@contextlib.contextmanager
+def claim(workdir, config, file, size, data):
+    """Takes the folder's lock and writes config.json and an entry of manifest.json; holds the lock within.
+
+    Raises:
+        UserError: 7 where another process holds it, 5 where it cannot be written.
+    """
+    folder = pathlib.Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise UserError(5, f"{folder}: cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise UserError(7, f"{folder}: being written by process {lock.read().strip() or 'unknown'}") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
+        write_json(folder / "config.json", saved)
+        starts = read_json(folder / "manifest.json") or []
+        write_json(folder / "manifest.json", [*starts, _manifest(data)])
+        yield folder
+
+
+def _manifest(data):
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
+                            cwd=pathlib.Path(__file__).parent)
+    return {
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "commit": commit.stdout.strip() or None,
+        "versions": {"python": platform.python_version(), **versions},
+        "devices": [device.device_kind for device in jax.devices()],
+        "data": data,
+    }
+
+
+def describe_data(dataset, splits):
+    """What manifest.json keeps of the data; `splits` are the base splits that are in memory, and so hashed."""
+    return {
+        "name": dataset.name,
+        "features": {name: [list(shape), np.dtype(dtype).name] for name, (shape, dtype) in dataset.features.items()},
+        "examples": dict(dataset.examples),
+        "classes": dataset.classes,
+        "labels": list(dataset.labels),
+        "fingerprint": {base: dataset.fingerprint(base) for base in splits} if dataset.fingerprint else {},
+    }
+
+
+def read_json(path):
+    """A JSON file's content; None where there is none.
+
+    Raises:
+        UserError: 2, where it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise UserError(2, f"{path}: not JSON: {error}") from error
+
+
+def write_json(path, data):
+    """Written beside and renamed: a reader sees the old file or the new one."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+            json.dump(data, file, indent=2, allow_nan=False)
+            file.write("\n")
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_rows(folder):
+    """metrics.jsonl as a list; a last line that was cut off in writing is left out."""
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows

@@ -1,0 +1,135 @@
+"""What a run is made of, built from its config and checked before anything is compiled or written."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research import config as configs
+from research import pictures, runs, sharding
+from research.data import DATASETS
+from research.data.augment import make_augment
+from research.data.batches import open_split, train_batches
+from research.errors import UserError, nearest
+from research.models import MODELS
+from research.optimizers import make_optimizer, path_of
+from research.randomness import fold, run_key
+from research.tasks import TASKS
+from research.train_step import eval_variables, example_keys, make_init
+
+
+class Setup(NamedTuple):
+    """The parts of a run."""
+
+    config: Any
+    dataset: Any
+    splits: dict  # {"train": Split, ...}
+    model: Any
+    task: Any
+    mesh: Any
+    optimizer: Any = None  # this and what follows only where there is something to train
+    times: dict | None = None  # durations in steps
+    init: Any = None  # key -> TrainState
+    abstract: Any = None  # TrainState of ShapeDtypeStructs with shardings
+
+
+def prepare(config, workdir=None, devices=None):
+    """Config -> Setup, or the error that its user should see. Returns the result instead, where the run is finished.
+
+    Raises:
+        UserError: 2, 3 or 5; before anything is compiled or written.
+    """
+    mesh = sharding.make_mesh(devices)
+    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
+    config = configs.resolve(config, dataset, mesh.devices.size)
+    finished = runs.check(workdir, config) if workdir is not None else None
+    if finished is not None:
+        return finished
+    times = configs.durations(config, dataset.count(config.data.splits.train))
+    model = MODELS[config.model.name](**configs.arguments("model", config))
+    task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
+    optimizer = make_optimizer(config.optimizer, configs.arguments("optimizer", config), times)
+    init = make_init(model, task, dataset, config, optimizer)
+    whole = sharding.replicated(mesh)
+    abstract = jax.eval_shape(init, run_key(config.seed))
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
+    limit, workers = config.data.memory_limit_bytes, config.data.workers
+    named = [(role, text) for role, text in config.data.splits.items() if text is not None]
+    splits = {role: open_split(dataset, text, role, limit, workers) for role, text in named}
+    setup = Setup(config, dataset, splits, model, task, mesh, optimizer, times, init, abstract)
+    _check_metrics(setup)
+    return setup
+
+
+def prepare_evaluation(config, split):
+    """The Setup in which research.loop.evaluate finds one split, under the name `split` itself.
+
+    Args:
+        config: of a run, complete.
+        split: one of train, validation, test as the config has them, or any split string.
+    """
+    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
+    text = config.data.splits.get(split, split)
+    if text is None:
+        raise UserError(2, f"--split: the run has no {split} split")
+    opened = open_split(dataset, text, split, config.data.memory_limit_bytes, config.data.workers)
+    model = MODELS[config.model.name](**configs.arguments("model", config))
+    task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
+    return Setup(config, dataset, {split: opened}, model, task, sharding.make_mesh())
+
+
+def summary(params):
+    """Lines of a table: path, shape, dtype and count of each parameter, and the sum."""
+    rows = [(path_of(path), "x".join(map(str, leaf.shape)) or "scalar", str(leaf.dtype), f"{math.prod(leaf.shape):,}")
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    rows = [("parameter", "shape", "dtype", "count"), *rows, ("total", "", "", f"{total:,}")]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
+
+
+def _check_metrics(setup):
+    """The metrics that the config goes by are among those that the task evaluates."""
+    variables = eval_variables(setup.abstract)
+    rows = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in setup.dataset.features.items()}
+    rows["mask"] = jax.ShapeDtypeStruct((1,), np.float32)
+    sums, _ = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, rows)
+    wanted = {"eval.metric": setup.config.eval.metric, "train.early_stopping.metric": setup.config.train.early_stopping.metric}
+    for path, name in wanted.items():
+        if name is not None and name not in sums:
+            raise UserError(2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(sums)}{nearest(name, sums)}")
+
+
+def abstract_params(config):
+    """Shapes and dtypes of a config's parameters; needs the data set's description, but none of its examples."""
+    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
+    config = configs.resolve(config, dataset, 1)
+    model = MODELS[config.model.name](**configs.arguments("model", config))
+    task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
+    inputs = task.inputs(dataset, config)
+    return jax.eval_shape(lambda **inputs: model.init(run_key(0), **inputs, train=False), **inputs)["params"]
+
+
+def show_data(config, output, examples, step):
+    """Writes the picture of a training batch as read and as augmented; returns a line on each example."""
+    from PIL import Image
+
+    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
+    config = configs.resolve(config, dataset, 1)
+    split = open_split(dataset, config.data.splits.train, "train", config.data.memory_limit_bytes, 0)
+    batch = next(train_batches(split, config.seed, config.data.batch_size, step, step + 1))
+    augment = make_augment(config.data.augment)
+    key = fold(run_key(config.seed), "step", step)
+    after = jax.jit(augment)(example_keys(key, 0, config.data.batch_size), batch) if augment else batch
+    n = min(examples, config.data.batch_size)
+    scale = max(1, 64 // batch["image"].shape[1])
+    sides = [pictures.grid(images["image"][:n], 8, scale) for images in (batch, after)]
+    Image.fromarray(np.concatenate(sides, axis=1)).save(output)
+    captions = []
+    for i in range(n):
+        text = f"{i}: {dataset.labels[batch['label'][i]]}"
+        if "mixed_label" in after and after["mix"][i] < 1:
+            text = f"{text} {after['mix'][i]:.2f}, {dataset.labels[after['mixed_label'][i]]} {1 - after['mix'][i]:.2f}"
+        captions.append(text)
+    return captions

@@ -1,0 +1,195 @@
+"""The train step: from state, batch and key to the next state and what was measured. Everything trains through it.
+
+    loss = sum over terms of weight 1 * sum / count
+
+with sums and counts over all microbatches and devices. The counts are known before the backward pass, so that gradients
+are only ever added: masks may be as uneven as they like, and the numbers do not depend on how a batch is cut.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from research import sharding
+from research.data.augment import make_augment
+from research.randomness import fold, fold_each
+
+
+class TrainState(NamedTuple):
+    step: jax.Array  # int32[], updates done so far
+    params: Any  # float32, whatever the model computes in
+    opt_state: Any
+    model_state: Any  # {collection: ...} that the model changes itself, as batch statistics; {} where none
+    ema: Any  # average of params that evaluation reads; None where off
+
+
+def make_init(model, task, spec, config, optimizer):
+    """key -> TrainState at step 0; pure, for jit or eval_shape."""
+
+    def init(key):
+        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in task.inputs(spec, config).items()}
+        variables = model.init({"params": fold(key, "init")}, **inputs, train=False)
+        params = variables.pop("params")
+        ema = None if config.train.ema is None else jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.int32(0), params, optimizer.init(params), variables, ema)
+
+    return init
+
+
+def make_train_step(model, task, optimizer, config, mesh):
+    """step(state, batch, key) -> (state, metrics), compiled over the mesh by jit or pmap (config.train.parallel).
+
+    Args of step:
+        state: TrainState, donated; the same unstacked one in both modes.
+        batch: {name: array[B, ...]}, mask float32[B, ...] among them; B over all devices.
+        key: the run's; the step folds in its own number.
+        count: with steps_per_call = k > 1 only, int, and batch is then [k, B, ...]: the first `count` are steps.
+
+    Returns of step:
+        metrics: {name: (sum, count)} float32[], of the parameters before the update; [k] with k > 1, zeros from
+        `count` on.
+    """
+    devices, k, pmapped = mesh.devices.size, config.train.steps_per_call, config.train.parallel == "pmap"
+    update = make_update(model, task, optimizer, config, axis=sharding.AXIS if pmapped else None)
+    function = update if k == 1 else partial(_run_steps, update)
+    batch_axis = 0 if k == 1 else 1
+    scalars = (None,) * (1 if k == 1 else 2)  # the key, and the count
+    whole, cut = sharding.replicated(mesh), sharding.split(mesh, batch_axis)
+    if pmapped:
+        axes = {"in_axes": (None, batch_axis, *scalars), "out_axes": None}
+        compiled = jax.pmap(function, sharding.AXIS, **axes, donate_argnums=0, devices=list(mesh.devices.flat))
+    else:
+        shardings = {"in_shardings": (whole, cut, *(whole for _ in scalars)), "out_shardings": whole}
+        compiled = jax.jit(function, **shardings, donate_argnums=0)
+
+    def shards(x):  # [..., B, ...] -> [..., devices, B / devices, ...]
+        own = devices // jax.process_count()
+        return x.reshape(*x.shape[:batch_axis], own, x.shape[batch_axis] // own, *x.shape[batch_axis + 1 :])
+
+    def step(state, batch, key, *count):
+        if pmapped:
+            batch = jax.tree.map(shards, batch)
+        batch = sharding.place(batch, cut)
+        return compiled(state, batch, key, *(sharding.place(np.int32(n), whole) for n in count))
+
+    return step
+
+
+def make_update(model, task, optimizer, config, axis):
+    """One step as a pure function of (state, batch, key); `axis` names the map it runs in, None under jit."""
+    augment, parts = make_augment(config.data.augment), config.train.microbatches
+    over_devices = (lambda tree: tree) if axis is None else partial(lax.psum, axis_name=axis)
+
+    def losses(params, model_state, part, keys):
+        return task.loss(model, {"params": params, **model_state}, part, keys, True)
+
+    def objective(params, model_state, part, keys, counts):
+        terms, metrics, model_state = losses(params, model_state, part, keys)
+        # A count of 0 makes the term 0, and its gradient too.
+        loss = sum(jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items())
+        return loss, ({**terms, **metrics}, model_state)
+
+    def gradients(state, batch, key):
+        """Gradient of the loss, sums of terms and metrics over everything, and the model's new state."""
+        shard = 0 if axis is None else lax.axis_index(axis)
+        examples = example_keys(key, shard, batch["mask"].shape[0])
+        if augment is not None:
+            batch = augment(examples, batch)
+        batches = jax.tree.map(partial(_deal, parts=parts), (batch, examples))
+
+        def keys(i, examples):
+            return {"dropout": fold(key, "dropout", i, shard), "augment": examples}
+
+        def count(i, part, examples):
+            # Counts depend on no parameter: the compiler drops the forward pass of this call.
+            terms, _, _ = losses(state.params, state.model_state, part, keys(i, examples))
+            return {name: count for name, (_, count) in terms.items()}
+
+        def backward(model_state, i, part, examples, counts):
+            gradient = jax.grad(objective, has_aux=True)
+            gradient, (sums, model_state) = gradient(state.params, model_state, part, keys(i, examples), counts)
+            return gradient, sums, model_state
+
+        if parts == 1:
+            part = jax.tree.map(lambda x: x[0], batches)
+            counts = over_devices(count(0, *part))
+            gradient, sums, model_state = backward(state.model_state, 0, *part, counts)
+        else:
+            indexed = (jnp.arange(parts), *batches)
+            counts = over_devices(_total(lax.map(lambda part: count(*part), indexed)))
+
+            def add(carry, part):
+                total, model_state = carry
+                gradient, sums, model_state = backward(model_state, *part, counts)
+                return (jax.tree.map(jnp.add, total, gradient), model_state), sums
+
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            (gradient, model_state), sums = lax.scan(add, (zeros, state.model_state), indexed)
+            sums = _total(sums)
+        gradient, sums = over_devices((gradient, sums))
+        return gradient, sums, model_state
+
+    def update(state, batch, key):
+        gradient, sums, model_state = gradients(state, batch, fold(key, "step", state.step))
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = jax.tree.map(lambda average, new: average + (1 - config.train.ema) * (new - average), ema, params)
+        measured = {
+            "gradient_norm": optax.global_norm(gradient),
+            "parameter_norm": optax.global_norm(state.params),
+            "update_norm": optax.global_norm(updates),
+            "learning_rate": optimizer.learning_rate(state.step),
+        }
+        metrics = {**sums, **{name: (value, jnp.float32(1)) for name, value in measured.items()}}
+        return TrainState(state.step + 1, params, opt_state, model_state, ema), metrics
+
+    return update
+
+
+def make_eval_step(model, task, mesh):
+    """evaluate(variables, batch) -> sums {name: (sum, count)}, arrays {name: [B, ...]}; compiled over the mesh."""
+    whole, cut = sharding.replicated(mesh), sharding.split(mesh)
+    function = partial(task.evaluate, model)
+    compiled = jax.jit(function, in_shardings=(whole, cut), out_shardings=whole)
+    return lambda variables, batch: compiled(variables, sharding.place(batch, cut))
+
+
+def example_keys(key, shard, rows):
+    """A key for each row of a shard by its place in the global batch: key[rows]."""
+    return fold_each(key, "example", shard * rows + jnp.arange(rows))
+
+
+def eval_variables(state):
+    """What evaluation reads of a state: the average of the parameters where it is kept."""
+    return {"params": state.params if state.ema is None else state.ema, **state.model_state}
+
+
+def _run_steps(update, state, batches, key, count):
+    """The first `count` of k steps in one program; metrics of each, [k]."""
+    one = lambda i: jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), batches)
+    shapes = jax.eval_shape(lambda: update(state, one(0), key)[1])
+    steps = jax.tree.leaves(batches)[0].shape[0]
+    metrics = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
+
+    def body(i, carry):
+        state, metrics = carry
+        state, new = update(state, one(i), key)
+        return state, jax.tree.map(lambda all, x: all.at[i].set(x), metrics, new)
+
+    return lax.fori_loop(0, count, body, (state, metrics))
+
+
+def _deal(x, parts):
+    """[B, ...] -> [parts, B / parts, ...]; part i has rows i, i + parts, ...: the same ones on any number of devices."""
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _total(tree):
+    return jax.tree.map(lambda x: x.sum(axis=0), tree)
