@@ -40,7 +40,7 @@ def _forward(x, kernel, stride, pads):
 
 def _backward(stride, pads, saved, g):
     x, kernel = saved
-    (dx,) = jax.linear_transpose(lambda x: _convolve(x, kernel, stride, pads), x)(g)
+    dx = _input_gradient(g, kernel, stride, pads, x.shape)
     rows, columns, channels, features = kernel.shape
     height, width = g.shape[1:3]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -58,6 +58,19 @@ def _backward(stride, pads, saved, g):
     groups = [sum(grid, [])] if channels < 8 else grid
     dkernel = jnp.concatenate([products(shifts) for shifts in groups]).reshape(kernel.shape)
     return dx, dkernel.astype(kernel.dtype)
+
+
+def _input_gradient(g, kernel, stride, pads, shape):
+    """The transposed convolution, written as a plain one: XLA's own transposition is 3 times slower inside a loop."""
+    padding = []
+    for axis in range(2):
+        low = kernel.shape[axis] - 1 - pads[axis][0]
+        dilated = (g.shape[axis + 1] - 1) * stride + 1
+        padding.append((low, shape[axis + 1] + kernel.shape[axis] - 1 - dilated - low))
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return lax.conv_general_dilated(
+        g, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=_LAYOUT
+    )
 
 
 _convolve_cpu.defvjp(_forward, _backward)

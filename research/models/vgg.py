@@ -17,6 +17,7 @@ class VGG(nn.Module):
     """
 
     depth: int = 16
+    width: int = 64
     norm: str = "batch"
     dense: tuple[int, ...] = ()
     dropout: float = 0.0
@@ -26,9 +27,9 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, image, mask=None, *, train=False):  # [B, H, W, C] -> [B, classes]
         x = image
-        for convolutions, width in zip(pick(STAGES, self.depth, "config.model.depth"), (64, 128, 256, 512, 512)):
+        for stage, convolutions in enumerate(pick(STAGES, self.depth, "config.model.depth")):
             for _ in range(convolutions):
-                x = Conv(width, dtype=self.dtype)(x)
+                x = Conv(self.width * min(2**stage, 8), dtype=self.dtype)(x)
                 x = nn.relu(Norm(self.norm, self.dtype)(x, mask, train=train))
             x = max_pool(x, 2) if min(x.shape[1:3]) > 1 else x
         x = x.reshape(x.shape[0], -1)

@@ -1,0 +1,39 @@
+"""A small convolutional network on MNIST: 93,322 parameters, Adam, 5 epochs.
+
+    python -m experiments.train --config=configs/mnist_cnn.py --workdir=runs/mnist_cnn
+"""
+
+from research.config import base, sized
+
+
+def get_config(size="base"):
+    config = base()
+    config.data.name = "mnist"
+    config.data.batch_size = 64
+    config.data.eval_batch_size = 500
+    config.model = {
+        "name": "cnn",
+        "layers": ("conv32", "pool2", "conv64", "pool2", "conv64", "dense64"),
+        "activation": "relu",
+        "padding": "VALID",
+    }
+    config.task.name = "classify_images"
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.train.epochs = 5.0
+    config.train.steps_per_call = 8
+    cpu = {"train.epochs": 2}
+    tiny = {
+        "data.batch_size": 16,
+        "data.eval_batch_size": 64,
+        "data.splits.train": "train[:160]",
+        "data.splits.validation": "train[160:200]",
+        "data.splits.test": "test[:50]",
+        "model.layers": "conv8,pool2,conv8,pool2,dense16",
+        "train.epochs": 2,
+        "train.steps_per_call": 3,
+        "checkpoint.every_steps": 5,
+        "log.every_steps": 5,
+    }
+    return sized(config, size, cpu=cpu, tiny=tiny)
