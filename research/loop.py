@@ -165,8 +165,9 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
             first, mark, timed_from = False, time.monotonic(), step
         if len(pending) >= IN_FLIGHT:
-            log.rate = (step - timed_from) * size / max(time.monotonic() - mark, 1e-9)
+            done = pending[0][0] + pending[0][1]
             _fetch(pending.popleft(), progress, log, config.log.every_steps)
+            log.rate = (done - timed_from) * size / max(time.monotonic() - mark, 1e-9)
         if step != boundary and not stop:
             continue
         while pending:

@@ -142,9 +142,9 @@ def make_update(model, task, optimizer, config, axis):
         if ema is not None:
             ema = jax.tree.map(lambda average, new: average + (1 - config.train.ema) * (new - average), ema, params)
         measured = {
-            "gradient_norm": optax.global_norm(gradient),
-            "parameter_norm": optax.global_norm(state.params),
-            "update_norm": optax.global_norm(updates),
+            "gradient_norm": optax.tree.norm(gradient),
+            "parameter_norm": optax.tree.norm(state.params),
+            "update_norm": optax.tree.norm(updates),
             "learning_rate": optimizer.learning_rate(state.step),
         }
         metrics = {**sums, **{name: (value, jnp.float32(1)) for name, value in measured.items()}}

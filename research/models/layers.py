@@ -41,7 +41,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         x = between(convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding))
         if self.bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return x
 
 
@@ -78,8 +79,9 @@ class Norm(nn.Module):
                 kept = jnp.where(count > 0, self.momentum, 1.0)  # a batch of padding says nothing
                 mean.value = kept * mean.value + (1 - kept) * m
                 variance.value = kept * variance.value + (1 - kept) * v
+        wide = lambda c: c.reshape(*[1] * (x.ndim - 1), -1)
         factor = scale * lax.rsqrt(v + self.epsilon)
-        return ((x.astype(jnp.float32) - m) * factor + bias).astype(self.dtype)
+        return ((x.astype(jnp.float32) - wide(m)) * wide(factor) + wide(bias)).astype(self.dtype)
 
 
 def batch_statistics(x, mask):

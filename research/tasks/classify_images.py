@@ -20,7 +20,8 @@ def classify_images(
         return {"image": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
 
     def normalised(image):
-        return (image.astype(jnp.float32) / 255 - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+        shift, scale = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
+        return (image.astype(jnp.float32) / 255 - shift) / scale
 
     def loss(model, variables, batch, keys, train):
         mutable = [name for name in variables if name != "params"] if train else False
@@ -78,7 +79,7 @@ def is_in_top(logits, labels, k):
     logits = logits.astype(jnp.float32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     place = jnp.arange(logits.shape[-1])
-    ahead = (logits > own) | ((logits == own) & (place < labels[:, None]))
+    ahead = (logits > own) | ((logits == own) & (place[None] < labels[:, None]))
     return ((ahead.sum(axis=-1) < k) & jnp.isfinite(own[:, 0])).astype(jnp.float32)
 
 

@@ -1,0 +1,153 @@
+"""Order, the two roads of reading, splits, and what is refused."""
+
+import numpy as np
+import pytest
+from conftest import CACHE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from research.data import DATASETS
+from research.data.batches import eval_batches, open_split, read, train_batches
+from research.data.dataset import Dataset
+from research.data.order import share, step_examples
+from research.errors import UserError
+
+MEMORY, STREAM = 2**31, 0
+
+
+def digits(split="train[:100]", limit=MEMORY, workers=0):
+    return open_split(DATASETS["digits"](), split, "train", limit, workers)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 40), batch=st.integers(1, 50), epochs=st.integers(1, 3), processes=st.sampled_from([1, 2, 5]))
+def test_every_example_once_an_epoch_over_all_processes(n, batch, epochs, processes):
+    batch *= processes
+    steps = -(-n * epochs // batch)
+    chosen = [step_examples(7, step, batch, n) for step in range(steps)]
+    read_by_all = [np.concatenate([share(examples, p, processes) for p in range(processes)]) for examples in chosen]
+    order = np.concatenate(read_by_all)
+    for epoch in range(epochs):
+        assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+def test_another_epoch_and_another_seed_have_another_order():
+    first, second = step_examples(0, 0, 50, 50), step_examples(0, 1, 50, 50)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, step_examples(1, 0, 50, 50))
+
+
+@pytest.mark.parametrize("first", [0, 5, 6, 7, 20])  # before, at and after the end of an epoch of 6.25 steps
+def test_a_jump_to_a_step_equals_the_walk_to_it(first):
+    split = digits()
+    walk = list(train_batches(split, 3, 16, 0, 22))
+    jump = list(train_batches(split, 3, 16, first, 22))
+    assert len(jump) == 22 - first
+    assert all(same(a, b) for a, b in zip(jump, walk[first:]))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("first", [0, 5])
+def test_streamed_order_is_in_memory_order(workers, first):
+    memory = list(train_batches(digits(), 3, 16, first, 14))
+    stream = list(train_batches(digits(limit=STREAM, workers=workers), 3, 16, first, 14))
+    assert len(stream) == len(memory) == 14 - first
+    assert all(same(a, b) for a, b in zip(stream, memory))
+
+
+def test_streamed_shares_of_two_processes_are_the_batch():
+    split = digits(limit=STREAM)
+    whole = next(train_batches(split, 0, 16, 2, 3))
+    halves = [next(train_batches(split, 0, 16, 2, 3, process, 2)) for process in range(2)]
+    assert all(np.array_equal(np.concatenate([half[k] for half in halves]), whole[k]) for k in whole)
+
+
+@pytest.mark.parametrize("limit", [MEMORY, STREAM])
+def test_a_split_of_several_parts_reads_as_one(limit):
+    joined = digits("train[90:100]+test[:5]+train[:3]", limit)
+    parts = [digits(part, limit) for part in ("train[90:100]", "test[:5]", "train[:3]")]
+    expected = [read(part, range(len(part))) for part in parts]
+    found = read(joined, range(18))
+    assert same(found, {k: np.concatenate([part[k] for part in expected]) for k in found})
+
+
+@pytest.mark.parametrize("n", [1, 7, 13])
+def test_evaluation_batches_count_each_example_once(n):
+    split = digits(f"train[:{n}]")
+    for batch_size in range(1, n + 2):
+        batches = list(eval_batches(split, batch_size))
+        assert all(len(batch["mask"]) == batch_size for batch in batches)
+        labels = np.concatenate([batch["label"][batch["mask"] > 0] for batch in batches])
+        assert np.array_equal(labels, read(split, range(n))["label"])
+
+
+def test_validation_is_carved_from_train_where_there_is_none():
+    from ml_collections import ConfigDict
+
+    dataset = DATASETS["digits"]()
+    splits = ConfigDict({"train": "train[100:200]", "validation": None})
+    assert dataset.carve(splits) == ("train[100:190]", "train[190:200]")
+    theirs = Dataset("own", {}, {"train": 10, "validation": 5}, None)
+    assert theirs.carve(ConfigDict({"train": "train", "validation": None})) == ("train", "validation")
+
+
+@pytest.mark.parametrize("split", ["nowhere", "train[:0]", "train[50%:50%]", "train[9:2]", "train[:9999]", "train[a:]", ""])
+def test_an_unknown_or_empty_split_is_refused_and_the_known_are_listed(split):
+    with pytest.raises(UserError, match=r"config.data.splits.train: .*digits has .*train \(1437\)") as error:
+        digits(split)
+    assert error.value.code == 2
+
+
+def with_labels(labels, n=8):
+    images = np.zeros((n, 4, 4, 1), np.uint8)
+    source = [{"image": image, "label": label} for image, label in zip(images, labels)]
+    features = {"image": ((4, 4, 1), np.dtype("uint8")), "label": ((), np.dtype("int64"))}
+    return Dataset("own", features, {"train": n}, lambda split: source, 3, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("label", [3, -1, 255])
+@pytest.mark.parametrize("limit", [MEMORY, STREAM])
+def test_a_label_out_of_range_names_its_record(label, limit):
+    dataset = with_labels([0, 1, 2, 0, 1, label, 0, 1])
+    with pytest.raises(UserError, match=rf"own, split train, record 5: label {label} is outside \[0, 3\)") as error:
+        read(open_split(dataset, "train", "train", limit, 0), range(8))
+    assert error.value.code == 3
+
+
+def test_a_damaged_shard_names_data_set_split_and_records(tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(CACHE / "tfds" / "mnist", tmp_path / "mnist")
+    shard = next((tmp_path / "mnist").rglob("mnist-train.array_record*"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    shard.write_bytes(data)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError, match="mnist, split train") as error:
+        open_split(DATASETS["mnist"](), "train", "train", MEMORY, 0)
+    assert error.value.code == 3
+
+
+def test_a_missing_data_set_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match="experiments.prepare cifar10") as error:
+        DATASETS["cifar10"]()
+    assert error.value.code == 3
+
+
+def test_the_cache_is_read_back_and_its_loss_costs_nothing_but_time(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = read(digits(), range(10))
+    assert list((tmp_path / "research" / "decoded").glob("digits-train-*/complete"))
+    assert same(read(digits(), range(10)), first)
+
+
+def test_official_order_and_pixels_of_mnist(real_data):
+    split = open_split(DATASETS["mnist"](), "train", "train", STREAM, 0)
+    assert read(split, range(3))["label"][0] == 4
+    assert len(split) == 60000

@@ -1,0 +1,236 @@
+"""Invariants of the step: the same numbers however a batch is cut, the same bits from the same key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_bits, assert_same_numbers, make_setup
+
+from research import sharding
+from research.data.batches import train_batches
+from research.models import MODELS
+from research.randomness import run_key
+from research.train_step import make_train_step
+
+UNEVEN = np.array([1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1], np.float32)  # shards of 8 devices: some empty
+NORM = {"model__name": "normed"}
+
+
+def batches_of(setup, steps, mask=UNEVEN, first=0):
+    size = setup.config.data.batch_size
+    split = train_batches(setup.splits["train"], 0, size, first, first + steps)
+    return [{**batch, "mask": mask if size == len(mask) else batch["mask"]} for batch in split]
+
+
+def start(setup, seed=0):
+    state = jax.jit(setup.init, out_shardings=sharding.replicated(setup.mesh))(run_key(seed))
+    return state, make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
+
+
+def train(steps=2, devices=1, seed=0, mask=UNEVEN, edit=lambda batch: batch, **overrides):
+    """State and metrics of the last step, on the host."""
+    setup = make_setup(devices, **overrides)
+    state, step = start(setup, seed)
+    for batch in batches_of(setup, steps, mask):
+        state, metrics = step(state, edit(batch), run_key(seed))
+    return jax.device_get((state, metrics))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Two steps on one device, batch norm and EMA on, mixup and crops too."""
+    return train(**NORM, train__ema=0.9, data__augment__mixup=0.4, data__augment__crop_padding=1)
+
+
+@pytest.mark.parametrize("devices,parallel", [(2, "jit"), (8, "jit"), (8, "pmap"), (1, "pmap")])
+def test_n_devices_train_as_one_with_batch_norm_and_uneven_masks(alone, devices, parallel):
+    augment = {"data__augment__mixup": 0.4, "data__augment__crop_padding": 1}
+    found = train(devices=devices, train__parallel=parallel, **NORM, train__ema=0.9, **augment)
+
+    assert_same_numbers(found, alone)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_dropout_draws_the_same_bits_over_devices_under_jit(devices):
+    dropout = {"model__name": "mlp", "model__widths": (16,), "model__dropout": 0.5}
+
+    assert_same_numbers(train(devices=devices, **dropout), train(**dropout))
+
+
+@pytest.mark.parametrize("parallel,devices", [("jit", 1), ("jit", 2), ("pmap", 2)])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_gradients_equal_full_batch_for_uneven_masks(parts, parallel, devices):
+    mask = UNEVEN.copy()
+    mask[1::parts] = 0  # one microbatch is all padding
+
+    found = train(devices=devices, mask=mask, train__microbatches=parts, train__parallel=parallel)
+
+    assert_same_numbers(found, train(mask=mask))
+
+
+def test_microbatches_with_batch_norm_are_the_same_ones_on_any_number_of_devices():
+    alone = train(steps=1, train__microbatches=2, **NORM)
+
+    assert_same_numbers(train(steps=1, devices=4, train__microbatches=2, **NORM), alone)
+    assert_same_numbers(train(steps=1, devices=4, train__microbatches=2, train__parallel="pmap", **NORM), alone)
+
+
+@pytest.mark.parametrize("parallel,devices", [("jit", 2), ("pmap", 2)])
+def test_k_steps_a_call_equal_k_calls(parallel, devices):
+    single = make_setup(devices, train__parallel=parallel)
+    several = make_setup(devices, train__parallel=parallel, train__steps_per_call=3)
+    (state, step), (other, steps) = start(single), start(several)
+    batches = batches_of(single, 5)
+    measured = []
+    for batch in batches:
+        state, metrics = step(state, batch, run_key(0))
+        measured.append(metrics)
+    for first, count in ((0, 3), (3, 2)):  # the second call stops inside its three
+        chosen = (batches[first:] + batches[-1:])[:3]
+        stacked = {name: np.stack([batch[name] for batch in chosen]) for name in chosen[0]}
+        other, metrics = steps(other, stacked, run_key(0), count)
+        for i in range(count):
+            assert_same_numbers(jax.tree.map(lambda x: x[i], metrics), measured[first + i])
+    assert int(other.step) == 5
+    assert_same_numbers(other, state)
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_another_step():
+    dropout = {"model__name": "mlp", "model__widths": (16,), "model__dropout": 0.5, "data__augment__cutout": 3}
+
+    first = train(**dropout)
+
+    assert_same_bits(train(**dropout), first)
+    other, _ = train(seed=1, **dropout)
+    assert not np.array_equal(other.params["Dense_0"]["kernel"], first[0].params["Dense_0"]["kernel"])
+
+
+def test_what_the_mask_hides_changes_nothing():
+    def spoil(batch):
+        rng = np.random.default_rng(0)
+        hidden = batch["mask"] == 0
+        image = np.where(hidden[:, None, None, None], rng.integers(0, 255, batch["image"].shape), batch["image"])
+        return {**batch, "image": image.astype(np.uint8), "label": np.where(hidden, 9 - batch["label"], batch["label"])}
+
+    options = {**NORM, "data__augment__mixup": 0.4}
+
+    assert_same_bits(train(edit=spoil, **options), train(**options))
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request):
+    """Name, initial parameters, and the state and losses of up to 200 steps on one batch."""
+    name = request.param
+    small = {
+        "cnn": {"layers": ("conv4", "pool2", "dense16")},
+        "resnet": {"depth": 10, "width": 4},
+        "vgg": {"depth": 11, "width": 4},
+    }
+    fields = {f"model__{key}": value for key, value in small.get(name, {}).items()}
+    setup = make_setup(model__name=name, **fields, optimizer__name="adam", optimizer__learning_rate=5e-3)
+    state, step = start(setup)
+    initial, second = jax.device_get(state.params), None
+    batch, losses = batches_of(setup, 1, np.ones(16, np.float32))[0], []
+    for i in range(200):
+        state, metrics = step(state, batch, run_key(0))
+        losses.append(float(metrics["loss"][0]) / 16)
+        second = jax.device_get(state.params) if i == 1 else second
+        if losses[-1] < 0.01:
+            break
+    return name, initial, second, losses
+
+
+def test_every_parameter_receives_gradient_and_moves(model):
+    name, before, after, _ = model
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)):
+        if name == "vgg" and "Conv" in str(path) and "bias" in str(path):
+            continue  # a bias before batch normalisation has no effect: its gradient is rounding
+        assert np.any(np.asarray(new) != old), path
+
+
+def test_loss_at_the_start_is_log_classes(model):
+    assert model[-1][0] == pytest.approx(np.log(10), rel=0.05)
+
+
+def test_one_batch_is_learnt_by_heart(model):
+    assert model[-1][-1] < 0.01
+
+
+def test_frozen_parameters_stand_still_and_factors_scale_updates():
+    frozen = make_setup(optimizer__rules=("Conv_0/.*=frozen", "Dense_0/kernel=0.5"), optimizer__weight_decay=0.1)
+    free = make_setup(optimizer__weight_decay=0.1)
+    (state, step), (other, free_step) = start(frozen), start(free)
+    before = jax.device_get(state.params)
+    batch = batches_of(frozen, 1)[0]
+    (after, _), (all_free, _) = step(state, batch, run_key(0)), free_step(other, batch, run_key(0))
+
+    assert_same_bits(after.params["Conv_0"], before["Conv_0"])
+    half = jax.tree.map(lambda a, b: (a + b) / 2, before["Dense_0"]["kernel"], all_free.params["Dense_0"]["kernel"])
+    assert_same_numbers(after.params["Dense_0"]["kernel"], half)
+    assert_same_bits(after.params["head"], all_free.params["head"])
+
+
+def test_ema_is_the_average_and_evaluation_reads_it():
+    from research.train_step import eval_variables
+
+    setup = make_setup(train__ema=0.75)
+    state, step = start(setup)
+    expected = jax.device_get(state.params)
+    for batch in batches_of(setup, 3):
+        state, _ = step(state, batch, run_key(0))
+        expected = jax.tree.map(lambda average, new: 0.75 * average + 0.25 * np.asarray(new), expected, state.params)
+    assert_same_numbers(state.ema, expected)
+    assert_same_bits(eval_variables(state)["params"], state.ema)
+
+
+def test_bfloat16_computes_and_float32_accumulates():
+    setup = make_setup(**NORM, model__dtype="bfloat16", optimizer__name="adam")
+    seen = {}
+
+    def loss(model, variables, batch, keys, train):
+        terms, metrics, model_state = setup.task.loss(model, variables, batch, keys, train)
+        logits = model.apply(variables, jnp.zeros((1, 8, 8, 1)), train=False)
+        seen["logits"] = logits.dtype
+        return terms, metrics, model_state
+
+    state = jax.jit(setup.init)(run_key(0))
+    step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
+    state, metrics = step(state, batches_of(setup, 1)[0], run_key(0))
+    assert seen["logits"] == jnp.bfloat16
+    floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_one_trace_and_no_transfer_unasked(parallel):
+    setup = make_setup(2, train__parallel=parallel)
+    traces = []
+
+    def loss(*arguments):
+        traces.append(1)
+        return setup.task.loss(*arguments)
+
+    state = jax.jit(setup.init, out_shardings=sharding.replicated(setup.mesh))(run_key(0))
+    step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
+    key = sharding.place(run_key(0), sharding.replicated(setup.mesh))
+    first, *rest = batches_of(setup, 4)
+    state, _ = step(state, first, key)
+    traced = len(traces)
+    with jax.transfer_guard("disallow"):
+        for batch in rest:
+            state, metrics = step(state, batch, key)
+    assert len(traces) == traced
+    assert int(state.step) == 4
+
+
+def test_norms_and_rate_are_what_they_say():
+    setup = make_setup(optimizer__learning_rate=0.25)
+    state, step = start(setup)
+    before = jax.device_get(state.params)
+    state, metrics = step(state, batches_of(setup, 1)[0], run_key(0))
+    norm = lambda tree: np.sqrt(sum(np.square(np.asarray(x)).sum() for x in jax.tree.leaves(tree)))
+    update = jax.tree.map(lambda new, old: np.asarray(new) - old, state.params, before)
+    assert float(metrics["learning_rate"][0]) == 0.25
+    assert float(metrics["parameter_norm"][0]) == pytest.approx(norm(before), rel=1e-6)
+    assert float(metrics["update_norm"][0]) == pytest.approx(norm(update), rel=1e-5)
+    assert float(metrics["gradient_norm"][0]) == pytest.approx(norm(update) / 0.25, rel=1e-5)
