@@ -23,7 +23,7 @@ class UserError(Exception):
 
 def nearest(name, known):
     """"; did you mean X?", or "" where nothing in `known` resembles `name`."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -164,14 +164,14 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
             jax.block_until_ready(measured)  # compiling is no part of the rates
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
             first, mark, timed_from = False, time.monotonic(), step
-        if len(pending) >= IN_FLIGHT:
+        while pending and (len(pending) >= IN_FLIGHT or step == boundary or stop):
             done = pending[0][0] + pending[0][1]
+            jax.block_until_ready(pending[0][2])
+            if done > timed_from:
+                log.rate = (done - timed_from) * size / (time.monotonic() - mark)
             _fetch(pending.popleft(), progress, log, config.log.every_steps)
-            log.rate = (done - timed_from) * size / max(time.monotonic() - mark, 1e-9)
         if step != boundary and not stop:
             continue
-        while pending:
-            _fetch(pending.popleft(), progress, log, config.log.every_steps)
         progress["step"] = step
         progress["train_seconds"] += time.monotonic() - mark
         progress["timed_examples"] += (step - timed_from) * size

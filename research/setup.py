@@ -1,6 +1,7 @@
 """What a run is made of, built from its config and checked before anything is compiled or written."""
 
 import math
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from research import config as configs
 from research import pictures, runs, sharding
+from research.checkpoint import warm_start
 from research.data import DATASETS
 from research.data.augment import make_augment
 from research.data.batches import open_split, train_batches
@@ -59,6 +61,8 @@ def prepare(config, workdir=None, devices=None):
     splits = {role: open_split(dataset, text, role, limit, workers) for role, text in named}
     setup = Setup(config, dataset, splits, model, task, mesh, optimizer, times, init, abstract)
     _check_metrics(setup)
+    if config.init_from is not None and workdir is not None and not (pathlib.Path(workdir) / "config.json").is_file():
+        warm_start({"params": abstract.params, **abstract.model_state}, config.init_from)  # raises where nothing matches
     return setup
 
 

@@ -8,7 +8,8 @@ os.environ["XLA_FLAGS"] = ""  # conftest decides; scripts in processes of their 
 ROOT = pathlib.Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache"
 SHARED = ROOT.parent / "shared"
-REAL_DATA = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or SHARED / "tfds")
+# Kept under a name of its own: workers of pytest-xdist start with the environment that is changed below.
+REAL_DATA = pathlib.Path(os.environ.setdefault("REAL_TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or str(SHARED / "tfds")))
 os.environ["HOME"] = str(CACHE / "home")  # digits prepare themselves there, not in the user's home
 os.environ["XDG_CACHE_HOME"] = str(CACHE / "cache")
 os.environ["TFDS_DATA_DIR"] = str(CACHE / "tfds")

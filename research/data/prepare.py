@@ -230,6 +230,8 @@ def download(url, md5, folder, progress):
             while block := response.read(1 << 20):
                 file.write(block)
                 progress(f"{target.name}: {file.tell() / 1e6:.0f} of {total / 1e6:.0f} MB")
+        if part.stat().st_size < total:  # http.client ends in silence where the other side goes away
+            raise OSError(f"{part.stat().st_size} of {total} bytes came")
     except (urllib.error.URLError, OSError, TimeoutError) as error:
         raise UserError(3, f"{url}: download broke off: {error}; the same command goes on where it stopped, or "
                            f"--manual names a folder that holds the file") from error

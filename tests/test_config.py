@@ -1,0 +1,205 @@
+"""Overrides, their checks, and the way to JSON and back."""
+
+import json
+
+import pytest
+from conftest import ROOT, make_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from research import config as configs
+from research.data import DATASETS
+from research.errors import UserError
+from research.models import MODELS
+from research.optimizers import OPTIMIZERS
+
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+
+
+def load(name, size="base"):
+    return configs.load_file(f"{ROOT / 'configs' / name}:{size}")[0]
+
+
+def refused(values, config=None):
+    with pytest.raises(UserError) as error:
+        configs.override(config or make_config(), values)
+    assert error.value.code == 2
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("size", ["base", "cpu", "tiny"])
+def test_config_to_json_to_config_is_the_identity(name, size):
+    config = load(name, size)
+    data = configs.to_json(config)
+    back = configs.from_json(json.loads(json.dumps(data)))
+    assert configs.to_json(back) == data and configs.differences(back, config) == [] and back.is_locked
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_tiny_keeps_its_promises(name):
+    config = load(name, "tiny")
+    assert config.data.batch_size % 8 == 0
+    assert config.log.every_steps <= 5 and config.checkpoint.every_steps <= 10
+    if name == "digits_cnn.py":
+        assert config.model.dropout == 0 and not any(config.data.augment.values())
+    with pytest.raises(UserError, match="base, cpu, tiny"):
+        load(name, "huge")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_config_imports_anything_but_research_config(name):
+    lines = (ROOT / "configs" / name).read_text().splitlines()
+    assert [line for line in lines if line.startswith(("import", "from"))] == ["from research.config import base, sized"]
+
+
+@pytest.mark.parametrize(
+    "path,nearest",
+    [
+        ("optimizer.lerning_rate", "config.optimizer.learning_rate"),
+        ("optimiser.learning_rate", "config.optimizer.learning_rate"),
+        ("data.split.train", "config.data.splits.train"),
+        ("train.epoch", "config.train.epochs"),
+        ("model.layer", "config.model.layers"),
+        ("sed", "config.seed"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_by_its_full_path(path, nearest):
+    assert refused({path: "1"}) == f"config.{path}: no such field; did you mean {nearest}?"
+
+
+@pytest.mark.parametrize(
+    "path,value,part",
+    [
+        ("data.batch_size", "many", "'many' is not int"),
+        ("data.batch_size", "1.5", "not int"),
+        ("data.batch_size", 1.5, "not int"),
+        ("data.batch_size", True, "not int"),
+        ("data.batch_size", "none", "not int"),
+        ("data.batch_size", 0, "at least 1"),
+        ("data.batch_size", -4, "at least 1"),
+        ("optimizer.learning_rate", "nan", "not a finite number"),
+        ("optimizer.learning_rate", float("inf"), "not a finite number"),
+        ("optimizer.learning_rate", -0.1, "at least 0"),
+        ("optimizer.learning_rate", "", "not float"),
+        ("train.ema", 1.0, "below 1"),
+        ("data.augment.flip", "yes", "not bool"),
+        ("model.layers", 5, "not tuple of str"),
+        ("train.parallel", "pmapp", "did you mean pmap?"),
+        ("optimizer.schedule", "cosin", "did you mean cosine?"),
+        ("optimizer.name", "adamm", "did you mean adam?"),
+        ("model.name", "restnet", "did you mean resnet?"),
+        ("data.name", "minst", "did you mean mnist?"),
+        ("task.name", "classify", "classify_images"),
+        ("model.name", 3, "known are"),
+        ("optimizer", 3, "a section"),
+        ("train.steps", 0, "at least 1"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_path(path, value, part):
+    message = refused({path: value})
+    assert message.startswith(f"config.{path}: ") and part in message
+
+
+def test_names_are_set_first_and_bring_their_arguments_in_any_order():
+    config = make_config(optimizer__momentum=0.9)
+    for values in ({"optimizer.b1": "0.8", "optimizer.name": "adam"}, {"optimizer.name": "adam", "optimizer.b1": "0.8"}):
+        changed = configs.override(config, values)
+        assert changed.optimizer.b1 == 0.8 and changed.optimizer.b2 == 0.999
+        assert "momentum" not in changed.optimizer
+        assert changed.optimizer.learning_rate == config.optimizer.learning_rate
+    assert "momentum" in refused({"optimizer.name": "adam", "optimizer.momentum": 0.9})
+
+
+def test_setting_one_of_steps_and_epochs_clears_its_twin_and_both_are_refused():
+    config = make_config()
+    changed = configs.override(config, {"train.epochs": "2"})
+    assert changed.train.epochs == 2.0 and changed.train.steps is None
+    assert configs.override(changed, {"train.steps": 7}).train.epochs is None
+    assert "give one of them" in refused({"train.steps": 3, "train.epochs": 3})
+    assert "needs a length" in refused({"train.steps": "none"})
+    assert configs.override(config, {"eval.every_steps": "none"}).eval.every_epochs == 1.0
+
+
+def test_none_unsets_what_may_be_none():
+    config = make_config(optimizer__clip_norm=1.0)
+    assert configs.override(config, {"optimizer.clip_norm": "none"}).optimizer.clip_norm is None
+
+
+def test_tuples_are_read_from_text():
+    config = configs.override(make_config(), {"model.layers": "('conv4', 'dense8')"})
+    assert config.model.layers == ("conv4", "dense8")
+    config = configs.override(config, {"model.name": "mlp", "model.widths": "16,8"})
+    assert config.model.widths == (16, 8)
+    assert configs.override(config, {"model.widths": ""}).model.widths == ()
+
+
+def test_an_older_config_that_lacks_a_key_gets_its_default():
+    data = configs.to_json(make_config())
+    del data["train"]["ema"], data["checkpoint"], data["optimizer"]["nesterov"]
+    config = configs.from_json(data)
+    assert config.train.ema is None and config.checkpoint.keep == 2 and config.optimizer.nesterov is False
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_numbers_survive_text_and_json(data):
+    values = {
+        "optimizer.learning_rate": data.draw(st.floats(0, 10)),
+        "data.batch_size": data.draw(st.integers(1, 10**6)),
+        "optimizer.clip_norm": data.draw(st.none() | st.floats(0, 1e6)),
+        "model.name": "mlp",
+        "model.widths": tuple(data.draw(st.lists(st.integers(1, 9), max_size=4))),
+        "train.parallel": data.draw(st.sampled_from(["jit", "pmap"])),
+    }
+    typed = configs.override(make_config(), values)
+    text = lambda v: "none" if v is None else ",".join(map(str, v)) if isinstance(v, tuple) else repr(v) if isinstance(v, float) else str(v)
+    assert configs.differences(configs.override(make_config(), {k: text(v) for k, v in values.items()}), typed) == []
+    assert configs.differences(configs.from_json(configs.to_json(typed)), typed) == []
+
+
+@pytest.mark.parametrize("kind", ["optimizer", "model"])
+def test_every_name_completes_with_all_its_arguments(kind):
+    for name in {"optimizer": OPTIMIZERS, "model": MODELS}[kind]:
+        config = configs.override(configs.base(), {f"{kind}.name": name, "train.steps": 1})
+        assert configs.differences(configs.from_json(configs.to_json(config)), config) == []
+
+
+@pytest.mark.parametrize(
+    "values,devices,part",
+    [
+        ({"data.batch_size": 12}, 8, "config.data.batch_size: 12 is not divisible by 8 devices x 1 microbatches; the next that is: 16"),
+        ({"train.microbatches": 3}, 1, "is not divisible by 1 devices x 3 microbatches"),
+        ({"data.batch_size": 97}, 1, "is larger than config.data.splits.train 'train[:96]', which has 96 examples"),
+        ({"optimizer.warmup_steps": 13}, 1, "config.optimizer.warmup_steps: 13 steps of warm-up in a run of 12"),
+        ({"optimizer.warmup_epochs": 3}, 1, "18 steps of warm-up in a run of 12"),
+        ({"model.classes": 3}, 1, "config.model.classes: 3, but digits has 10"),
+        ({"data.batch_size": 15, "data.augment.mixup": 0.2}, 1, "mixup pairs neighbours"),
+        ({"data.splits.test": "tset"}, 1, "config.data.splits.test: 'tset' is no split"),
+    ],
+)  # fmt: skip
+def test_what_depends_on_data_and_devices_is_refused(values, devices, part):
+    with pytest.raises(UserError) as error:
+        configs.resolve(configs.override(make_config(), values), DATASETS["digits"](), devices)
+    assert error.value.code == 2 and part in str(error.value)
+
+
+def test_durations_round_up_to_whole_steps():
+    cleared = {"train__steps": None, "eval__every_steps": None}
+    config = make_config(train__epochs=2.5, data__batch_size=10, optimizer__warmup_epochs=0.25, **cleared)
+    times = configs.durations(config, 96)
+    assert (times["train"], times["warmup"], times["eval"]) == (24, 3, 10)
+
+
+@pytest.mark.parametrize("text", ["configs/nothing.py", "configs", "nothing", ""])
+def test_a_file_that_is_not_there_lists_those_that_are(text, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="configs/digits_cnn.py") as error:
+        configs.load_file(text)
+    assert error.value.code == 2
+
+
+def test_describe_shows_each_leaf():
+    text = "\n".join(configs.describe(make_config()))
+    assert all(f"--config.{path}=" in text for path in configs.FIELDS)

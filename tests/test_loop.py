@@ -1,0 +1,269 @@
+"""A run from start to result: exact evaluation, exact resume, best and last, what is left in the folder."""
+
+import json
+import math
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from conftest import assert_same_bits, assert_same_numbers, make_config, make_setup
+
+from research import loop, runs
+from research.checkpoint import Checkpoints
+from research.errors import UserError
+from research.log import Log
+from research.randomness import run_key
+from research.setup import prepare
+from research.tasks import TASKS
+from research.train_step import eval_variables
+
+EVERYTHING = {
+    "model__name": "normed",
+    "model__dropout": 0.3,
+    "optimizer__name": "adam",
+    "optimizer__schedule": "cosine",
+    "optimizer__warmup_steps": 3,
+    "data__augment__crop_padding": 1,
+    "train__ema": 0.9,
+}
+
+
+def final_state(workdir, config, devices=1):
+    """Step, state and progress of the newest checkpoint."""
+    setup = prepare(config, devices=jax.devices()[:devices])
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        return checkpoints.restore(setup.abstract)
+    finally:
+        checkpoints.close()
+
+
+def train(workdir, devices=1, **overrides):
+    return loop.train(make_config(**overrides), workdir, devices=jax.devices()[:devices])
+
+
+def stop_at(step, monkeypatch):
+    """Sends this process a real SIGTERM when the row of that step is logged."""
+    row = Log.row
+
+    def row_then_signal(self, at, split, values):
+        row(self, at, split, values)
+        if at == step and split == "train":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Log, "row", row_then_signal)
+
+
+@pytest.mark.parametrize("parallel,devices,k", [("jit", 1, 1), ("jit", 1, 3), ("pmap", 2, 1)])
+def test_resumed_run_equals_unbroken_run(tmp_path, monkeypatch, parallel, devices, k):
+    options = {**EVERYTHING, "train__parallel": parallel, "train__steps_per_call": k, "log__every_steps": 2}
+    unbroken = train(tmp_path / "a", devices, **options)
+    with monkeypatch.context() as patched:
+        stop_at(6, patched)  # after an evaluation, between two, inside a window: wherever the signal is seen
+        with pytest.raises(UserError, match="stopped at step") as stopped:
+            train(tmp_path / "b", devices, **options)
+    assert stopped.value.code == 143
+    assert runs.read_json(tmp_path / "b" / "result.json")["status"] == "stopped"
+    resumed = train(tmp_path / "b", devices, **options)
+
+    config = make_config(**options)
+    a, b = (final_state(tmp_path / name, config, devices) for name in "ab")
+    assert a[0] == b[0] == 12
+    assert_same_bits(b[1], a[1])
+    assert (tmp_path / "b" / "metrics.jsonl").read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    assert resumed["metrics"] == unbroken["metrics"] and resumed["best_step"] == unbroken["best_step"]
+
+
+@pytest.mark.parametrize("before,after", [(("pmap", 8), ("jit", 1)), (("jit", 1), ("pmap", 8)), (("jit", 8), ("jit", 2))])
+def test_a_checkpoint_goes_on_with_other_devices_in_the_other_mode(tmp_path, monkeypatch, before, after):
+    options = {"model__name": "normed", "train__ema": 0.9}
+    train(tmp_path / "whole", **options)
+    with monkeypatch.context() as patched:
+        stop_at(6, patched)
+        with pytest.raises(UserError):
+            train(tmp_path / "run", before[1], train__parallel=before[0], **options)
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    saved["config"]["train"]["parallel"] = after[0]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    train(tmp_path / "run", after[1], train__parallel=after[0], **options)
+
+    _, expected, _ = final_state(tmp_path / "whole", make_config(**options))
+    _, found, _ = final_state(tmp_path / "run", make_config(**options))
+    assert_same_numbers(found, expected)
+
+
+def test_the_same_command_twice_gives_the_same_bits_and_a_finished_run_its_result(tmp_path):
+    first = train(tmp_path / "a", **EVERYTHING)
+    second = train(tmp_path / "b", **EVERYTHING)
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+    assert first["metrics"] == second["metrics"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
+    assert train(tmp_path / "a", **EVERYTHING) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")} == before
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_n_examples_are_counted_n_times_at_any_batch_size(devices):
+    setup = make_setup(devices, data__splits__validation="train[96:127]")  # 31
+    state = jax.jit(setup.init)(run_key(0))
+    variables = jax.device_get(eval_variables(state))
+    images = setup.splits["validation"]
+    logits = setup.model.apply(variables, images.arrays["train"]["image"][96:127] / np.float32(255))
+    labels = images.arrays["train"]["label"][96:127]
+    accuracy = float(np.mean(np.asarray(np.argmax(logits, axis=-1) == labels), dtype=np.float64))
+    losses = -jax.nn.log_softmax(logits)[np.arange(31), labels]
+    for size in (1, 2, 7, 30, 31, 32, 100):
+        found = loop.evaluate(setup._replace(config=make_config(data__eval_batch_size=size)), variables, "validation")
+        assert found["accuracy"] == pytest.approx(accuracy, rel=1e-12)
+        assert found["loss"] == pytest.approx(float(losses.mean()), rel=1e-6)
+
+
+def test_one_trace_for_a_whole_run(tmp_path, monkeypatch):
+    traces = {"loss": [], "evaluate": []}
+    build = TASKS["classify_images"]
+
+    def counting(spec, *, label_smoothing: float = 0.0, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)):
+        task = build(spec, label_smoothing=label_smoothing, mean=mean, std=std)
+        count = lambda name: lambda *arguments: (traces[name].append(1), getattr(task, name)(*arguments))[1]
+        return task._replace(loss=count("loss"), evaluate=count("evaluate"))
+
+    monkeypatch.setitem(TASKS, "classify_images", counting)
+    train(tmp_path / "short", train__steps=1, eval__every_steps=1)
+    once = {name: len(calls) for name, calls in traces.items()}
+    [calls.clear() for calls in traces.values()]
+    train(tmp_path / "long", train__steps=12, eval__every_steps=2, checkpoint__every_steps=3)
+    assert {name: len(calls) for name, calls in traces.items()} == once
+
+
+def test_best_and_newest_are_kept_and_test_is_read_with_the_best(tmp_path):
+    result = train(tmp_path, optimizer__learning_rate=0.5, train__steps=20, eval__every_steps=2, checkpoint__keep=2)
+    rows = [row for row in runs.read_rows(tmp_path) if row["split"] == "validation"]
+    best = max(rows, key=lambda row: (row["accuracy"], -row["step"]))
+    assert result["best_step"] == best["step"]
+    assert result["metrics"]["validation"] == {key: best[key] for key in ("accuracy", "loss", "top5_accuracy")}
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {18, 20} | {best["step"]}
+    run = runs.load(tmp_path)
+    assert run.step == best["step"]
+    setup = make_setup()
+    assert loop.evaluate(setup, run.variables, "test") == pytest.approx(result["metrics"]["test"])
+
+
+def test_rows_are_once_each_and_sum_up_their_window(tmp_path):
+    train(tmp_path / "a", log__every_steps=5)
+    train(tmp_path / "b", log__every_steps=1)
+    rows, single = runs.read_rows(tmp_path / "a"), runs.read_rows(tmp_path / "b")
+    keys = [(row["step"], row["split"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert [step for step, split in keys if split == "train"] == [5, 10, 12]
+    assert [step for step, split in keys if split == "validation"] == [4, 8, 12]
+    losses = [row["loss"] for row in single if row["split"] == "train"]
+    windows = [row["loss"] for row in rows if row["split"] == "train"]
+    expected = [np.mean(losses[0:5]), np.mean(losses[5:10]), np.mean(losses[10:12])]
+    assert windows == pytest.approx(expected, rel=1e-6)
+
+
+def test_early_stopping_ends_after_its_patience_and_stays_ended(tmp_path):
+    options = {
+        "optimizer__learning_rate": 0.0,  # nothing ever improves
+        "train__steps": 40,
+        "eval__every_steps": 4,
+        "train__early_stopping__metric": "loss",
+        "train__early_stopping__patience": 2,
+    }
+    result = train(tmp_path, **options)
+    assert result["step"] == 12 and result["best_step"] == 4
+    (tmp_path / "result.json").unlink()
+    assert train(tmp_path, **options)["step"] == 12
+
+
+def test_not_finite_ends_with_the_step_and_the_quantity(tmp_path):
+    with pytest.raises(UserError, match=r"step \d+: (loss|gradient_norm|update_norm) is (nan|inf)") as error:
+        train(tmp_path, optimizer__learning_rate=1e30)
+    assert error.value.code == 6
+    result = runs.read_json(tmp_path / "result.json")
+    assert result["status"] == "diverged" and "step" in result["reason"]
+
+
+def test_another_config_in_the_same_folder_is_refused_with_the_paths(tmp_path):
+    train(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"config.optimizer.learning_rate 0.1 there, 0.2 here; config.seed 0 there, 5 here") as error:
+        train(tmp_path, seed=5, optimizer__learning_rate=0.2)
+    assert error.value.code == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path):
+    import fcntl
+
+    with (tmp_path / "lock").open("w") as lock:
+        lock.write("123 on elsewhere")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="123 on elsewhere") as error:
+            train(tmp_path)
+    assert error.value.code == 7
+
+
+def test_a_read_only_folder_is_refused_and_left_alone(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(UserError, match="cannot be|can be written") as error:
+        train(folder)
+    assert error.value.code == 5 and not list(folder.iterdir())
+
+
+def test_the_newest_step_that_can_be_read_is_taken_and_none_is_an_error(tmp_path):
+    options = {"train__steps": 8, "checkpoint__every_steps": 4}
+    whole = train(tmp_path, **options)
+    (tmp_path / "result.json").unlink()
+    for path in (tmp_path / "checkpoints" / "8" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    step, _, progress = final_state(tmp_path, make_config(**options))
+    assert step == progress["step"] == 4
+    for path in (tmp_path / "checkpoints" / "4").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match="no step can be trusted.*step 8.*step 4") as error:
+        train(tmp_path, **options)
+    assert error.value.code == 4 and whole["step"] == 8
+
+
+def test_warm_start_takes_what_matches_and_lists_the_rest(tmp_path, capsys):
+    train(tmp_path / "a")
+    _, state, _ = final_state(tmp_path / "a", make_config())
+    taken = runs.load(tmp_path / "a").variables["params"]
+    other = {"model__layers": ("conv4", "pool2", "dense12"), "train__steps": 1, "optimizer__learning_rate": 0.0}
+    train(tmp_path / "b", init_from=str(tmp_path / "a"), **other)
+    said = capsys.readouterr().err
+    assert "Conv_0/kernel" in said and "Dense_0/kernel: shape" in said
+    found = runs.load(tmp_path / "b").variables["params"]
+    assert_same_bits(found["Conv_0"], taken["Conv_0"])
+    train(tmp_path / "c", init_from=f"{tmp_path / 'a'}:head", train__steps=1, optimizer__learning_rate=0.0)
+    found = runs.load(tmp_path / "c").variables["params"]
+    assert_same_bits(found["head"], taken["head"])
+    assert not np.array_equal(found["Conv_0"]["kernel"], taken["Conv_0"]["kernel"])
+    with pytest.raises(UserError, match="nothing in .* matches") as error:
+        train(tmp_path / "d", init_from=f"{tmp_path / 'a'}:nowhere", train__steps=1)
+    assert error.value.code == 2 and not (tmp_path / "d").exists()
+
+
+def test_result_and_manifest_tell_what_a_later_tool_reads(tmp_path):
+    result = train(tmp_path, devices=2)
+    assert result == runs.read_json(tmp_path / "result.json")
+    assert set(result) == {
+        "status", "step", "best_step", "metrics", "seconds", "examples_per_second", "first_step_seconds",
+        "data_wait_fraction", "peak_memory_bytes", "parameters",
+    }  # fmt: skip
+    assert result["status"] == "finished" and result["step"] == 12
+    assert 0 <= result["data_wait_fraction"] < 1 and result["peak_memory_bytes"] > 1e7
+    params = runs.load(tmp_path).variables["params"]
+    assert result["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+    (start,) = runs.read_json(tmp_path / "manifest.json")
+    assert set(start) == {"command", "commit", "versions", "devices", "data"}
+    assert len(start["data"]["fingerprint"]["train"]) == 64
+    assert list((tmp_path / "tensorboard").glob("events*"))

@@ -1,0 +1,144 @@
+"""Models: counts of the papers, own convolutions equal to XLA's, statistics over what the mask shows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_bits, assert_same_numbers
+from jax import lax
+
+from research.errors import UserError
+from research.models import MODELS
+from research.models.cnn import CNN
+from research.models.convolution import convolve, max_pool
+from research.models.layers import Dropout, batch_statistics
+from research.models.resnet import ResNet
+from research.models.vgg import VGG
+
+RNG = np.random.default_rng(0)
+
+
+def count(model, shape):
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape))))
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+MNIST = ("conv32", "pool2", "conv64", "pool2", "conv64", "dense64")
+CIFAR = ("conv32", "pool2", "conv64", "pool2", "dense64")
+
+
+@pytest.mark.parametrize(
+    "model,shape,expected",
+    [
+        (CNN(MNIST, classes=10), (28, 28, 1), 320 + 18496 + 36928 + 36928 + 650),
+        (CNN(CIFAR, classes=10), (32, 32, 3), 896 + 18496 + 147520 + 650),
+        (VGG(11, norm="none", dense=(4096, 4096), classes=1000), (224, 224, 3), 132_863_336),
+        (VGG(16, norm="none", dense=(4096, 4096), classes=1000), (224, 224, 3), 138_357_544),
+        (VGG(19, norm="none", dense=(4096, 4096), classes=1000), (224, 224, 3), 143_667_240),
+        (VGG(16, classes=10), (32, 32, 3), 14_728_266),
+        (ResNet(18, stem="large", classes=1000), (224, 224, 3), 11_689_512),
+        (ResNet(34, stem="large", classes=1000), (224, 224, 3), 21_797_672),
+        (ResNet(50, stem="large", classes=1000), (224, 224, 3), 25_557_032),
+        (ResNet(18, classes=10), (32, 32, 3), 11_173_962),
+        (ResNet(18, norm="group", classes=10), (32, 32, 3), 11_173_962),
+    ],
+)
+def test_parameter_count_is_the_papers(model, shape, expected):
+    assert count(model, shape) == expected
+
+
+def plain(x, kernel, stride, padding):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("channels,side", [(1, 9), (3, 8), (9, 7)])
+def test_convolution_and_its_gradients_equal_xlas(padding, stride, size, channels, side):
+    with jax.enable_x64(True):
+        x = jnp.asarray(RNG.normal(size=(2, side, side + 1, channels)))
+        kernel = jnp.asarray(RNG.normal(size=(size, size, channels, 4)))
+        weights = jnp.asarray(RNG.normal(size=plain(x, kernel, stride, padding).shape))
+        score = lambda f: lambda x, kernel: (f(x, kernel, stride, padding) * weights).sum()
+        ours, theirs = (jax.value_and_grad(score(f), (0, 1))(x, kernel) for f in (convolve, plain))
+        assert_same_numbers(ours, theirs, 1e-12)
+
+
+@pytest.mark.parametrize("size,side", [(2, 8), (2, 7), (3, 8), (1, 4)])
+def test_max_pool_and_its_gradient_equal_xlas_ties_too(size, side):
+    x = jnp.asarray(RNG.integers(0, 3, (2, side, side, 3)), jnp.float32)  # many ties
+    window = (1, size, size, 1)
+    theirs = lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+    weights = jnp.asarray(RNG.normal(size=theirs(x).shape), jnp.float32)
+    score = lambda f: jax.value_and_grad(lambda x: (f(x) * weights).sum())(x)
+    assert_same_bits(score(lambda x: max_pool(x, size)), score(theirs))
+
+
+def test_max_pool_does_not_hide_a_nan():
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
+    assert np.isnan(max_pool(x, 2)).sum() == 1
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
+def test_pooling_before_the_activation_is_pooling_after_it(activation):
+    import flax.linen as nn
+
+    model = CNN(("conv4", "pool2", "conv4x2"), activation=activation, classes=3)
+    x = jnp.asarray(RNG.normal(size=(2, 8, 8, 1)), jnp.float32)
+    params = model.init(jax.random.key(0), x)["params"]
+    act = getattr(nn, activation)
+    wide = lambda b: b.reshape(1, 1, 1, -1)
+    y = act(plain(x, params["Conv_0"]["kernel"], 1, "VALID") + wide(params["Conv_0"]["bias"]))
+    y = max_pool(y, 2)
+    y = act(plain(y, params["Conv_1"]["kernel"], 1, "VALID") + wide(params["Conv_1"]["bias"]))
+    expected = y.reshape(2, -1) @ params["head"]["kernel"] + params["head"]["bias"].reshape(1, -1)
+    assert_same_numbers(model.apply({"params": params}, x), expected)
+
+
+@pytest.mark.parametrize("layers", [("conv",), ("conv0",), ("pool2x2",), ("dense-3",), ("conf32",), ("conv32 ",)])
+def test_what_is_no_layer_is_refused(layers):
+    with pytest.raises(UserError, match="is no layer") as error:
+        count(CNN(layers, classes=2), (8, 8, 1))
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize("layers", [("pool9",), ("conv4x9",), ("dense4", "conv4"), ("dense4", "pool2")])
+def test_a_layer_without_room_is_refused(layers):
+    with pytest.raises(UserError, match="has no room: what reaches it is (8x8|flat)"):
+        count(CNN(layers, classes=2), (8, 8, 1))
+
+
+@pytest.mark.parametrize("fields", [{"name": "vgg", "depth": 12}, {"name": "resnet", "depth": 17}, {"name": "resnet", "stem": "tiny"},
+                                    {"name": "vgg", "norm": "layer"}, {"name": "cnn", "activation": "rely"},
+                                    {"name": "cnn", "padding": "same"}])  # fmt: skip
+def test_an_unknown_choice_lists_the_known(fields):
+    fields = dict(fields)
+    model = MODELS[fields.pop("name")](classes=2, **fields)
+    with pytest.raises(UserError, match="known are") as error:
+        count(model, (32, 32, 3))
+    assert error.value.code == 2
+
+
+def test_batch_statistics_are_those_of_unmasked_examples():
+    x = jnp.asarray(RNG.normal(2, 3, (6, 4, 4, 5)), jnp.float32)
+    mask = jnp.asarray([1, 0, 1, 1, 0, 0], jnp.float32)
+    number, mean, variance = batch_statistics(x, mask)
+    real = np.asarray(x, np.float64)[[0, 2, 3]].reshape(-1, 5)
+    assert number == 48
+    assert_same_numbers(mean, real.mean(axis=0))
+    assert_same_numbers(variance, real.var(axis=0), 3e-6)
+    number, mean, variance = batch_statistics(x.at[1].set(jnp.nan), mask * 0)
+    assert number == 0 and not np.any(mean) and not np.any(variance)
+
+
+def test_dropout_keeps_the_mean_and_takes_a_traced_rate():
+    x = jnp.ones((200, 50))
+    drop = lambda rate: Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    several = jax.vmap(drop)(jnp.asarray([0.0, 0.25, 0.5]))
+    assert_same_bits(several[0], x)
+    for i, rate in ((1, 0.25), (2, 0.5)):
+        assert_same_bits(several[i], drop(rate))
+        assert float((several[i] == 0).mean()) == pytest.approx(rate, abs=0.02)
+        assert float(several[i].mean()) == pytest.approx(1, abs=0.03)
+    assert_same_bits(Dropout(0.5).apply({}, x, train=False), x)

@@ -1,0 +1,216 @@
+"""The scripts as their users meet them: results on stdout, one line on stderr and the right code for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import CACHE, ROOT, run_script
+from PIL import Image
+
+from research import runs
+
+TINY = f"--config={ROOT}/configs/digits_cnn.py:tiny"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert run_script("train", TINY, f"--workdir={folder}") == 0
+    return folder
+
+
+@pytest.mark.smoke
+def test_train_prints_the_test_accuracy_and_the_run_folder(tmp_path, capsys):
+    assert run_script("train", TINY, f"--workdir={tmp_path}/run", "--config.seed", "3") == 0
+    out = capsys.readouterr().out
+    result = runs.read_json(tmp_path / "run" / "result.json")
+    assert f"test accuracy {result['metrics']['test']['accuracy']:.4f}\n" in out
+    assert f"run folder {tmp_path}/run\n" in out
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["config"]["seed"] == 3 and saved["size"] == "tiny" and saved["config"]["model"]["classes"] == 10
+
+
+def test_a_run_folder_goes_on_with_its_own_config(run, capsys):
+    assert run_script("train", f"--workdir={run}") == 0
+    assert f"run folder {run}" in capsys.readouterr().out
+
+
+def test_evaluate_gives_what_the_run_found(run, tmp_path, capsys):
+    result = runs.read_json(run / "result.json")
+    for split in ("test", "validation"):
+        assert run_script("evaluate", f"--workdir={run}", f"--split={split}", f"--output={tmp_path}/m.json") == 0
+        assert json.loads((tmp_path / "m.json").read_text())["metrics"] == pytest.approx(result["metrics"][split])
+    assert run_script("evaluate", f"--workdir={run}", "--split=train[:7]") == 0
+    assert "train[:7] accuracy" in capsys.readouterr().out
+
+
+def test_predict_of_a_split_and_of_its_image_files_agree(run, tmp_path, capsys):
+    from research.data import DATASETS
+
+    assert run_script("predict", f"--workdir={run}", "--split=test[:3]", "--top=10", f"--output={tmp_path}/a.jsonl") == 0
+    source = DATASETS["digits"]().open("test")
+    for i in range(3):
+        Image.fromarray(source[i]["image"][..., 0]).save(tmp_path / f"{i}.png")
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    assert run_script("predict", f"--workdir={run}", *files, "--top=10", f"--output={tmp_path}/b.jsonl") == 0
+    a, b = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("a.jsonl", "b.jsonl"))
+    assert [row["top"] for row in a] == [row["top"] for row in b]
+    assert [row["label"] for row in a] == [str(source[i]["label"]) for i in range(3)]
+    assert sum(c["probability"] for c in a[0]["top"]) == pytest.approx(1, abs=1e-5)
+    assert f"{tmp_path}/0.png" in capsys.readouterr().out
+
+
+def test_predict_takes_images_of_another_size_and_with_colours(run, tmp_path, capsys):
+    Image.fromarray(np.zeros((30, 20, 4), np.uint8)).save(tmp_path / "big.png")
+    assert run_script("predict", f"--workdir={run}", tmp_path / "big.png") == 0
+    assert "big.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\nbroken"])
+def test_an_image_that_is_none_is_refused(run, tmp_path, capsys, content):
+    (tmp_path / "x.png").write_bytes(content)
+    assert run_script("predict", f"--workdir={run}", tmp_path / "x.png") == 3
+    assert one_line(capsys).startswith(f"error: {tmp_path}/x.png: not an image")
+
+
+def test_summary_counts_and_show_data_draws(tmp_path, capsys):
+    assert run_script("summary", f"--config={ROOT}/configs/mnist_cnn.py") == 0
+    out = capsys.readouterr().out
+    assert "93,322" in out and "Conv_0/kernel" in out and "3x3x1x32" in out
+    config = f"--config={ROOT}/configs/cifar10_resnet.py:tiny"
+    assert run_script("show_data", config, "--config.data.augment.mixup=0.5", f"--output={tmp_path}/a.png", "--examples=8") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("0: ") and f"{tmp_path}/a.png" in out
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    left, right = np.split(picture, 2, axis=1)
+    assert left.shape == right.shape and not np.array_equal(left, right)
+
+
+def test_prepare_names_the_folder(tmp_path, capsys):
+    assert run_script("prepare", "digits", f"--data_dir={tmp_path}") == 0
+    assert capsys.readouterr().out == f"digits {tmp_path}/digits/1.0.0\n"
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "predict", "summary", "show_data", "prepare"])
+def test_help_says_what_it_does_and_shows_an_example(script, capsys):
+    assert run_script(script, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"python -m experiments.{script}" in out
+    if script in ("train", "summary", "show_data"):
+        assert "--config.optimizer.learning_rate=0.001" in out and "its peak" in out
+
+
+def one_line(capsys):
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1 and captured.out == "", captured
+    return lines[0]
+
+
+WRONG = [  # flags, code, part of the line
+    (["--config.optimizer.lerning_rate=1"], 2, "did you mean config.optimizer.learning_rate?"),
+    (["--config.data.batch_size=big"], 2, "config.data.batch_size: 'big' is not int"),
+    (["--config.optimizer.learning_rate=nan"], 2, "config.optimizer.learning_rate"),
+    (["--config.optimizer.learning_rate=-1"], 2, "config.optimizer.learning_rate"),
+    (["--config.data.batch_size=0"], 2, "config.data.batch_size"),
+    (["--config.train.microbatches=3"], 2, "not divisible by"),
+    (["--config.optimizer.warmup_steps=1000"], 2, "warm-up"),
+    (["--config.optimizer.name=sdg"], 2, "did you mean sgd?"),
+    (["--config.model.name=nothing"], 2, "known are cnn"),
+    (["--config.data.name=nothing"], 2, "known are cifar10, digits"),
+    (["--config.data.splits.test=tset"], 2, "digits has"),
+    (["--config.data.splits.train=train[:0]"], 2, "is empty"),
+    (["--config.data.batch_size=4000"], 2, "which has 160 examples"),
+    (["--config.eval.metric=acuracy"], 2, "did you mean accuracy?"),
+    (["--config.train.early_stopping.metric=los"], 2, "did you mean loss?"),
+    (["--config.optimizer.rules=nowhere=0.1"], 2, "matches no parameter"),
+    (["--config.model.layers=conv8,pool9"], 2, "has no room"),
+    (["--config.model.dtype=float31"], 2, "config.model.dtype"),
+    (["--config.model.classes=3"], 2, "config.model.classes"),
+    (["--config.task.mean=0.1,0.2"], 2, "config.task.mean"),
+    (["--config.seed"], 2, "needs a value"),
+    (["--confg=x"], 2, "--confg"),
+    (["--config=configs/none.py"], 2, "no file"),
+    ([TINY.replace("tiny", "huge")], 2, "known are base, cpu, tiny"),
+    (["--config.init_from=nowhere"], 4, "no checkpoints here"),
+]
+
+
+@pytest.mark.parametrize("flags,code,part", WRONG, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line_and_a_code_and_nothing_is_written(flags, code, part, tmp_path, capsys):
+    assert run_script("train", TINY, f"--workdir={tmp_path}/run", *flags) == code
+    line = one_line(capsys)
+    assert line.startswith("error: ") and part in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_scripts_without_what_they_need_say_so(run, tmp_path, capsys):
+    for script, flags, code in [
+        ("train", [], 2),
+        ("evaluate", [], 2),
+        ("evaluate", [f"--workdir={tmp_path}"], 2),
+        ("evaluate", [f"--workdir={run}", "--split=nowhere"], 2),
+        ("evaluate", [f"--workdir={run}", "--config.seed=1"], 2),
+        ("predict", [f"--workdir={run}"], 2),
+        ("predict", [f"--workdir={run}", "--split=test", "--top=0"], 2),
+        ("predict", [f"--workdir={run}", f"{tmp_path}/missing.png"], 3),
+        ("summary", ["--config=configs"], 2),
+        ("show_data", [TINY, "--output=batch.txt"], 2),
+        ("prepare", [], 2),
+        ("prepare", ["nothing"], 2),
+        ("prepare", ["cifar10", f"--manual={tmp_path}", f"--data_dir={tmp_path}"], 3),
+    ]:
+        assert run_script(script, *flags) == code, (script, flags)
+        assert one_line(capsys).startswith("error: ")
+
+
+def script(*arguments, cwd, devices=1):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.smoke
+def test_a_mistake_ends_a_real_process_before_anything_is_compiled(tmp_path):
+    process = script("experiments.train", TINY, "--config.data.batch_size=24", cwd=tmp_path, devices=16)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and out == "" and list(tmp_path.iterdir()) == []
+    assert err == "error: config.data.batch_size: 24 is not divisible by 16 devices x 1 microbatches; the next that is: 32\n"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_killed_process_goes_on_to_the_same_bits(tmp_path, seconds):
+    flags = [TINY, "--config.train.epochs=8", "--config.checkpoint.every_steps=3", "--config.model.dropout=0.2"]
+    whole = script("experiments.train", *flags, "--workdir=whole", cwd=tmp_path)
+    assert whole.wait(timeout=120) == 0, whole.communicate()
+    killed = script("experiments.train", *flags, "--workdir=run", cwd=tmp_path)
+    while not list((tmp_path / "run" / "checkpoints").glob("[0-9]*")) and killed.poll() is None:
+        time.sleep(0.02)  # until the first checkpoint is whole; then somewhere in what follows
+    time.sleep(seconds)
+    killed.kill()
+    killed.communicate()
+    again = script("experiments.train", *flags, "--workdir=run", cwd=tmp_path)
+    assert again.wait(timeout=120) == 0, again.communicate()
+    [process.communicate() for process in (whole, again)]
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    a, b = (runs.load(tmp_path / name) for name in ("whole", "run"))
+    assert a.step == b.step and a.result["metrics"] == b.result["metrics"]
+    import jax
+
+    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a.variables), jax.tree.leaves(b.variables)))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "configs").glob("*.py")))
+def test_every_config_trains_in_its_tiny_size(name, tmp_path):
+    assert (CACHE / "tfds" / "mnist").is_dir()
+    assert run_script("train", f"--config={ROOT}/configs/{name}:tiny", f"--workdir={tmp_path}") == 0
+    result = runs.read_json(tmp_path / "result.json")
+    assert result["status"] == "finished" and set(result["metrics"]) == {"validation", "test"}
+    losses = [row["loss"] for row in runs.read_rows(tmp_path) if row["split"] == "train"]
+    assert losses[-1] < losses[0]
