@@ -1,6 +1,6 @@
 """A small convolutional network on CIFAR-10 (Krizhevsky 2009): 167,562 parameters, SGD at 0.01, batch 32, 10 epochs.
 
-    python -m experiments.train --config=configs/cifar10_cnn.py --workdir=runs/cifar10_cnn
+python -m experiments.train --config=configs/cifar10_cnn.py --workdir=runs/cifar10_cnn
 """
 
 from research.config import base, sized

@@ -1,7 +1,7 @@
 """ResNet-18 with a stem for small images on CIFAR-10, by a modern recipe. He et al. 2016 (arXiv:1512.03385).
 
-    python -m experiments.train --config=configs/cifar10_resnet.py --workdir=runs/cifar10_resnet
-    python -m experiments.train --config=configs/cifar10_resnet.py:cpu
+python -m experiments.train --config=configs/cifar10_resnet.py --workdir=runs/cifar10_resnet
+python -m experiments.train --config=configs/cifar10_resnet.py:cpu
 """
 
 from research.config import base, sized

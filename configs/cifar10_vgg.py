@@ -1,7 +1,7 @@
-"""VGG-16 with batch normalisation and a stem for small images on CIFAR-10. Simonyan and Zisserman 2015 (arXiv:1409.1556).
+"""VGG-16 with batch normalisation, for small images, on CIFAR-10. Simonyan and Zisserman 2015 (arXiv:1409.1556).
 
-    python -m experiments.train --config=configs/cifar10_vgg.py --workdir=runs/cifar10_vgg
-    python -m experiments.train --config=configs/cifar10_vgg.py:cpu
+python -m experiments.train --config=configs/cifar10_vgg.py --workdir=runs/cifar10_vgg
+python -m experiments.train --config=configs/cifar10_vgg.py:cpu
 """
 
 from research.config import base, sized

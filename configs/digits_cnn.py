@@ -1,6 +1,6 @@
-"""A small convolutional network on scikit-learn's handwritten digits (1,797 scans of 8x8 pixels; Alpaydin and Kaynak 1998).
+"""A small convolutional network on scikit-learn's handwritten digits: 1,797 scans of 8x8 (Alpaydin and Kaynak 1998).
 
-    python -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
+python -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
 """
 
 from research.config import base, sized
@@ -12,7 +12,12 @@ def get_config(size="base"):
     config.data.batch_size = 64
     config.data.augment.crop_padding = 1
     config.data.augment.rotation = 10.0
-    config.model = {"name": "cnn", "layers": ("conv32", "conv64", "pool2", "dense128"), "padding": "SAME", "dropout": 0.3}
+    config.model = {
+        "name": "cnn",
+        "layers": ("conv32", "conv64", "pool2", "dense128"),
+        "padding": "SAME",
+        "dropout": 0.3,
+    }
     config.task.name = "classify_images"
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 2e-3

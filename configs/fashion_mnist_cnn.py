@@ -14,7 +14,12 @@ def get_config(size="base"):
     config.data.batch_size = 64
     config.data.eval_batch_size = 500
     config.data.augment.flip = True
-    config.model = {"name": "cnn", "layers": ("conv32", "pool2", "conv64", "pool2", "dense128"), "padding": "SAME", "dropout": 0.3}
+    config.model = {
+        "name": "cnn",
+        "layers": ("conv32", "pool2", "conv64", "pool2", "dense128"),
+        "padding": "SAME",
+        "dropout": 0.3,
+    }
     config.task.name = "classify_images"
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3

@@ -1,6 +1,6 @@
 """A small convolutional network on MNIST: 93,322 parameters, Adam, 5 epochs.
 
-    python -m experiments.train --config=configs/mnist_cnn.py --workdir=runs/mnist_cnn
+python -m experiments.train --config=configs/mnist_cnn.py --workdir=runs/mnist_cnn
 """
 
 from research.config import base, sized

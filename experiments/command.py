@@ -30,12 +30,16 @@ def parser(doc, config=False, workdir=None):
         config: whether the script takes --config and --config.<path>=<value>.
         workdir: the help of --workdir; None where the script takes none.
     """
-    result = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False)
+    result = _Parser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
+    )
     result.add_argument("--help", "-h", action="store_true", help="show this; with --config its values")
     result.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if config:
         result.add_argument("--config", metavar="FILE[:SIZE]", help="configs/<name>.py, with a size: base, cpu, tiny")
-        result.add_argument("--config.PATH", dest="example", metavar="VALUE", help="override a leaf; the fields stand below")
+        result.add_argument(
+            "--config.PATH", dest="example", metavar="VALUE", help="override a leaf; the fields stand below"
+        )
     if workdir:
         result.add_argument("--workdir", metavar="FOLDER", help=workdir)
     return result

@@ -1,10 +1,9 @@
 """Evaluates a run's best checkpoint on a split, each example counted once.
 
-    python -m experiments.evaluate --workdir=runs/digits_cnn
-    python -m experiments.evaluate --workdir=runs/digits_cnn --split='train[:100]' --output=metrics.json
+python -m experiments.evaluate --workdir=runs/digits_cnn
+python -m experiments.evaluate --workdir=runs/digits_cnn --split='train[:100]' --output=metrics.json
 """
 
-import json
 import pathlib
 
 from experiments import command
@@ -14,7 +13,9 @@ from research.setup import prepare_evaluation
 
 def make_parser():
     parser = command.parser(__doc__, workdir="the run folder")
-    parser.add_argument("--split", default="test", help="train, validation or test as the run has them, or a split string")
+    parser.add_argument(
+        "--split", default="test", help="train, validation or test as the run has them, or a split string"
+    )
     parser.add_argument("--output", metavar="FILE", help="write the metrics there as JSON, unrounded")
     return parser
 
@@ -27,7 +28,9 @@ def main(arguments, overrides):
     for name, value in metrics.items():
         print(f"{arguments.split} {name} {value:.4f}")
     if arguments.output:
-        runs.write_json(pathlib.Path(arguments.output), {"split": arguments.split, "step": run.step, "metrics": metrics})
+        runs.write_json(
+            pathlib.Path(arguments.output), {"split": arguments.split, "step": run.step, "metrics": metrics}
+        )
 
 
 if __name__ == "__main__":

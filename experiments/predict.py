@@ -40,7 +40,9 @@ def main(arguments, overrides):
     width = max(len(row["input"]) for row in rows)
     for row in rows:
         truth = f"  (is {row['label']})" if "label" in row else ""
-        print(f"{row['input']:<{width}}  " + "  ".join(f"{c['class']} {c['probability']:.4f}" for c in row["top"]) + truth)
+        print(
+            f"{row['input']:<{width}}  " + "  ".join(f"{c['class']} {c['probability']:.4f}" for c in row["top"]) + truth
+        )
     if arguments.output:
         try:
             pathlib.Path(arguments.output).write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -3,8 +3,8 @@
     python -m experiments.prepare digits mnist
     python -m experiments.prepare cifar10 --manual=FOLDER
 
-Archives come from the official place, or from FOLDER (as downloaded, or unpacked); each is checked against a pinned sum.
-A download that broke off goes on where it stopped. The result goes to --data_dir, else TFDS_DATA_DIR, else
+Archives come from the official place, or from FOLDER (as downloaded, or unpacked); each is checked against a pinned
+sum. A download that broke off goes on where it stopped. The result goes to --data_dir, else TFDS_DATA_DIR, else
 ~/tensorflow_datasets.
 """
 

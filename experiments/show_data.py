@@ -1,6 +1,6 @@
 """Writes a PNG: the first training batch of a config as read, and beside it as the step augments it.
 
-    python -m experiments.show_data --config=configs/cifar10_resnet.py --output=batch.png
+python -m experiments.show_data --config=configs/cifar10_resnet.py --output=batch.png
 """
 
 import pathlib

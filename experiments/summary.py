@@ -1,7 +1,7 @@
 """Prints a model's parameters: path, shape, dtype and count. Nothing is computed and no data are read but their shapes.
 
-    python -m experiments.summary --config=configs/cifar10_resnet.py
-    python -m experiments.summary --workdir=runs/digits_cnn
+python -m experiments.summary --config=configs/cifar10_resnet.py
+python -m experiments.summary --workdir=runs/digits_cnn
 """
 
 from experiments import command

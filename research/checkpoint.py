@@ -122,7 +122,9 @@ def read_best(folder):
         tree = getattr(saved, "tree", saved)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
-        state = checkpoints.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+        state = checkpoints.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))[
+            "state"
+        ]
     except UserError:
         raise
     except Exception as error:

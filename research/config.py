@@ -16,88 +16,8 @@ import typing
 
 from ml_collections import ConfigDict, config_dict
 
-from research.data import DATASETS
 from research.errors import UserError, nearest, pick
-from research.models import MODELS
-from research.optimizers import OPTIMIZERS, SCHEDULES
-from research.tasks import TASKS
-
-
-class Field(typing.NamedTuple):
-    type: typing.Any  # int, float, bool, str, tuple[int, ...] and so on, or one of these | None
-    default: typing.Any
-    help: str = ""
-
-
-FIELDS = {
-    "seed": Field(int, 0, "seed of everything random: initial parameters, order, augmentation, dropout"),
-    "init_from": Field(str | None, None, "a run folder to take parameters from; FOLDER:PREFIX,PREFIX takes a part"),
-    "data.name": Field(str, "digits", "the data set: " + ", ".join(sorted(DATASETS))),
-    "data.batch_size": Field(int, 64, "examples a step, over all devices, microbatches and processes"),
-    "data.eval_batch_size": Field(int, 500, "examples an evaluation step; changes no number"),
-    "data.splits.train": Field(str, "train", "a TFDS split string, as train[:90%]"),
-    "data.splits.validation": Field(str | None, None, "none: the data's own, else the last tenth of train"),
-    "data.splits.test": Field(str | None, "test", "read once, at the end; none: no test"),
-    "data.augment.crop_padding": Field(int, 0, "pixels of zeros around the image before a random crop to its size"),
-    "data.augment.flip": Field(bool, False, "flip left and right, half of the time"),
-    "data.augment.rotation": Field(float, 0.0, "rotate by up to this many degrees either way"),
-    "data.augment.scale": Field(float, 0.0, "scale by a factor between 1 - scale and 1 + scale"),
-    "data.augment.cutout": Field(int, 0, "side in pixels of a square set to zero (DeVries and Taylor 2017)"),
-    "data.augment.mixup": Field(float, 0.0, "alpha of the Beta that mixes two images (Zhang et al. 2018)"),
-    "data.memory_limit_bytes": Field(int, 2**31, "sets that decode to no more are held in memory; others stream"),
-    "data.workers": Field(int, 0, "processes that decode a streamed set; 0: threads of this one"),
-    "model.name": Field(str, "cnn", "the model: " + ", ".join(sorted(MODELS))),
-    "task.name": Field(str, "classify_images", "the task: " + ", ".join(sorted(TASKS))),
-    "optimizer.name": Field(str, "adam", "the optimizer: " + ", ".join(sorted(OPTIMIZERS))),
-    "optimizer.learning_rate": Field(float, 1e-3, "its peak; the schedule multiplies it by a factor in [0, 1]"),
-    "optimizer.schedule": Field(str, "constant", "after the warm-up: " + ", ".join(sorted(SCHEDULES))),
-    "optimizer.warmup_steps": Field(int | None, None, "steps over which the rate rises linearly to its peak"),
-    "optimizer.warmup_epochs": Field(float | None, None, "the same in epochs"),
-    "optimizer.decay_steps": Field(int | None, None, "wsd: length of the final decay; exponential: its unit of time"),
-    "optimizer.decay_epochs": Field(float | None, None, "the same in epochs"),
-    "optimizer.end_factor": Field(float, 0.0, "linear, cosine, wsd: factor at the end; exponential: a unit's factor"),
-    "optimizer.boundaries_steps": Field(tuple[int, ...] | None, None, "piecewise: where the factor changes"),
-    "optimizer.boundaries_epochs": Field(tuple[float, ...] | None, None, "the same in epochs"),
-    "optimizer.boundary_factors": Field(tuple[float, ...], (), "piecewise: the factor from each boundary on"),
-    "optimizer.weight_decay": Field(float, 0.0, "on kernels alone, never on biases and norms"),
-    "optimizer.clip_norm": Field(float | None, None, "largest global norm of the gradient"),
-    "optimizer.rules": Field(tuple[str, ...], (), "regex=factor or regex=frozen on parameter paths; the first counts"),
-    "train.steps": Field(int | None, None, "length of the run in steps"),
-    "train.epochs": Field(float | None, None, "length of the run in epochs"),
-    "train.parallel": Field(str, "jit", "jit (arrays sharded over a mesh) or pmap (replicated state)"),
-    "train.microbatches": Field(int, 1, "parts that a batch is cut into; gradients are added, exactly"),
-    "train.steps_per_call": Field(int, 1, "steps in one dispatch"),
-    "train.ema": Field(float | None, None, "decay of an average of the parameters, which evaluation then reads"),
-    "train.early_stopping.metric": Field(str | None, None, "validation metric to watch; none: never stop early"),
-    "train.early_stopping.patience": Field(int, 5, "evaluations without a better one before the run stops"),
-    "eval.every_steps": Field(int | None, None, "steps between evaluations"),
-    "eval.every_epochs": Field(float | None, None, "the same in epochs; 1 where neither is given"),
-    "eval.metric": Field(str, "accuracy", "validation metric that says which checkpoint is best"),
-    "eval.direction": Field(str, "max", "max or min: whether more of it is better"),
-    "checkpoint.every_steps": Field(int | None, None, "steps between checkpoints; none: with each evaluation"),
-    "checkpoint.keep": Field(int, 2, "newest checkpoints kept, beside the best"),
-    "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),
-}
-
-NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
-
-# Bounds by the leaf's name, wherever it stands: (lowest, highest, whether the highest itself is allowed).
-_RATE, _COUNT = (0, 1, False), (1, math.inf, True)
-BOUNDS = {
-    **dict.fromkeys(("dropout", "label_smoothing", "momentum", "b1", "b2", "beta", "ema", "decay"), _RATE),
-    **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
-    **dict.fromkeys(("every_steps", "steps"), _COUNT),
-    **dict.fromkeys(("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)),
-    **dict.fromkeys(("warmup_steps", "warmup_epochs", "decay_steps", "decay_epochs"), (0, math.inf, True)),
-    **dict.fromkeys(("memory_limit_bytes", "epochs", "every_epochs", "clip_norm", "rotation"), (0, math.inf, True)),
-    "scale": (0, 1, False),
-    "end_factor": (0, 1, True),
-}
-CHOICES = {
-    "optimizer.schedule": tuple(SCHEDULES),
-    "train.parallel": ("jit", "pmap"),
-    "eval.direction": ("max", "min"),
-}
+from research.fields import BOUNDS, CHOICES, FIELDS, NAMED, Field
 
 
 def base():
@@ -123,7 +43,9 @@ def load_file(argument):
     path = pathlib.Path(file)
     if path.suffix != ".py" or not path.is_file():
         known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
-        raise UserError(2, f"--config: no file {file}{nearest(file, known)}; there are {', '.join(known) or 'none here'}")
+        raise UserError(
+            2, f"--config: no file {file}{nearest(file, known)}; there are {', '.join(known) or 'none here'}"
+        )
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -154,7 +76,9 @@ def override(config, values):
             inside = [known for known in fields if known.startswith(f"{path}.")]
             if inside:
                 raise UserError(2, f"config.{path}: a section, not a field; its fields are {', '.join(inside)}")
-            raise UserError(2, f"config.{path}: no such field{nearest(f'config.{path}', [f'config.{p}' for p in fields])}")
+            raise UserError(
+                2, f"config.{path}: no such field{nearest(f'config.{path}', [f'config.{p}' for p in fields])}"
+            )
     parsed = {path: _parse(path, fields[path].type, value) for path, value in values.items()}
     for path, value in parsed.items():
         twin = _twin(path)
@@ -199,18 +123,26 @@ def resolve(config, dataset, devices):
             f"microbatches; the next that is: {-(-size // parts) * parts}",
         )
     if config.data.augment.mixup and (size // devices) % 2:
-        raise UserError(2, f"config.data.batch_size: mixup pairs neighbours, so {size} / {devices} devices must be even")
+        raise UserError(
+            2, f"config.data.batch_size: mixup pairs neighbours, so {size} / {devices} devices must be even"
+        )
     n = dataset.count(config.data.splits.train, "train")
     for split in ("validation", "test"):
         if config.data.splits[split] is not None:
             dataset.count(config.data.splits[split], split)
     if size > n:
-        raise UserError(2, f"config.data.batch_size: {size} is larger than config.data.splits.train "
-                           f"{config.data.splits.train!r}, which has {n} examples")
+        raise UserError(
+            2,
+            f"config.data.batch_size: {size} is larger than config.data.splits.train "
+            f"{config.data.splits.train!r}, which has {n} examples",
+        )
     times = durations(config, n)
     if times["warmup"] > times["train"]:
-        raise UserError(2, f"config.optimizer.warmup_steps: {times['warmup']} steps of warm-up in a run of "
-                           f"{times['train']}; give fewer, or more config.train.steps")
+        raise UserError(
+            2,
+            f"config.optimizer.warmup_steps: {times['warmup']} steps of warm-up in a run of "
+            f"{times['train']}; give fewer, or more config.train.steps",
+        )
     return config
 
 
@@ -258,17 +190,23 @@ def differences(a, b):
 
 def arguments(section, config):
     """The arguments of the thing that a section names: what stands there beside the section's common fields."""
-    return {key.split(".", 1)[1]: value for key, value in _flat(config).items()
-            if key.startswith(f"{section}.") and key not in FIELDS}
+    return {
+        key.split(".", 1)[1]: value
+        for key, value in _flat(config).items()
+        if key.startswith(f"{section}.") and key not in FIELDS
+    }
 
 
 def describe(config=None):
     """Lines for --help: each field with its default (or its value in `config`), type and meaning."""
     fields = _fields({s: (config[s].name if config else FIELDS[f"{s}.name"].default) for s in NAMED})
     values = _flat(config) if config else {path: field.default for path, field in fields.items()}
-    return [f"  --config.{path}={_text(values[path])}".ljust(48) + f" {_type_name(field.type)}"
-            + (f": {field.help}" if field.help else f" (of {path.split('.')[0]} {values[path.split('.')[0] + '.name']})")
-            for path, field in fields.items()]
+    return [
+        f"  --config.{path}={_text(values[path])}".ljust(48)
+        + f" {_type_name(field.type)}"
+        + (f": {field.help}" if field.help else f" (of {path.split('.')[0]} {values[path.split('.')[0] + '.name']})")
+        for path, field in fields.items()
+    ]
 
 
 def _fields(names):
@@ -276,7 +214,9 @@ def _fields(names):
     fields = dict(FIELDS)
     for section, name in names.items():
         if not isinstance(name, str):
-            raise UserError(2, f"config.{section}.name: {name!r} is no name; known are {', '.join(sorted(NAMED[section]))}")
+            raise UserError(
+                2, f"config.{section}.name: {name!r} is no name; known are {', '.join(sorted(NAMED[section]))}"
+            )
         builder = pick(NAMED[section], name, f"config.{section}.name")
         for key, field in _signature(builder).items():
             fields.setdefault(f"{section}.{key}", field)
@@ -375,19 +315,27 @@ def _twin(path):
 def _check(config):
     flat = _flat(config)
     for path, value in flat.items():
-        low, high, closed = BOUNDS.get(path.rsplit(".", 1)[-1], (-math.inf, math.inf, True))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if value < low or value > high or (value == high and not closed):
-                bounds = f"at least {low}" + ("" if high == math.inf else f" and {'at most' if closed else 'below'} {high}")
-                raise UserError(2, f"config.{path}: {value} is out of bounds; it must be {bounds}")
-        if path in CHOICES and value not in CHOICES[path]:
-            known = ", ".join(CHOICES[path])
-            raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[path])}")
+        leaf = path.rsplit(".", 1)[-1]
+        low, high, closed = BOUNDS.get(leaf, (-math.inf, math.inf, True))
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            if number < low or number > high or (number == high and not closed):
+                bounds = f"at least {low}" + (
+                    "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
+                )
+                raise UserError(2, f"config.{path}: {number} is out of bounds; it must be {bounds}")
+        if value not in CHOICES.get(leaf, (value,)):
+            known = ", ".join(CHOICES[leaf])
+            raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[leaf])}")
         if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:
             raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
     if flat["train.steps"] is None and not flat["train.epochs"]:
         raise UserError(2, "config.train.epochs: a run needs a length; give this or config.train.steps")
     bounds = flat["optimizer.boundaries_steps"] or flat["optimizer.boundaries_epochs"] or ()
     if flat["optimizer.schedule"] == "piecewise" and len(bounds) != len(flat["optimizer.boundary_factors"]):
-        raise UserError(2, f"config.optimizer.boundary_factors: {len(flat['optimizer.boundary_factors'])} factors "
-                           f"for {len(bounds)} boundaries; give one for each")
+        raise UserError(
+            2,
+            f"config.optimizer.boundary_factors: {len(flat['optimizer.boundary_factors'])} factors "
+            f"for {len(bounds)} boundaries; give one for each",
+        )

@@ -22,7 +22,7 @@ class UserError(Exception):
 
 
 def nearest(name, known):
-    """"; did you mean X?", or "" where nothing in `known` resembles `name`."""
+    """ "; did you mean X?", or "" where nothing in `known` resembles `name`."""
     close = difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -30,5 +30,7 @@ def nearest(name, known):
 def pick(known, name, place):
     """known[name], or an error that lists what is known and names the nearest."""
     if name not in known:
-        raise UserError(2, f"{place}: {name!r} is unknown; known are {', '.join(map(str, sorted(known)))}{nearest(name, known)}")
+        raise UserError(
+            2, f"{place}: {name!r} is unknown; known are {', '.join(map(str, sorted(known)))}{nearest(name, known)}"
+        )
     return known[name]

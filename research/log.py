@@ -26,8 +26,13 @@ class Log:
         self.began, self.rate = time.monotonic(), 0.0
         self.bar = None
         if self.stream.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                       TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=Console(file=self.stream), transient=False)
             self.bar.start()
             self.task = self.bar.add_task("training", total=total, completed=step, text="")

@@ -1,4 +1,4 @@
-"""The loop: restore, step, evaluate, checkpoint, log. One process that does this is a run; its folder is all it leaves."""
+"""The loop: restore, step, evaluate, checkpoint, log. What a run leaves is its folder."""
 
 import collections
 import contextlib
@@ -82,7 +82,7 @@ def evaluate(setup, variables, role, eval_step=None):
 
 
 def _train(setup, folder, checkpoints, stop, began):
-    config, times = setup.config, setup.times
+    times = setup.times
     restored = checkpoints.restore(setup.abstract)
     start = restored[0] if restored else 0
     log = Log(folder, start, times["train"])
@@ -180,12 +180,20 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
             log.row(step, "validation", values)
             _judge(values, progress, config)
         progress["seconds"] = before + time.monotonic() - began
-        if step % times["checkpoint"] == 0 or step == times["train"] or step == progress["best_step"] or stop \
-                or progress["stopped_early"]:
+        if (
+            step % times["checkpoint"] == 0
+            or step == times["train"]
+            or step == progress["best_step"]
+            or stop
+            or progress["stopped_early"]
+        ):
             checkpoints.save(step, state, progress)
         if stop:
-            raise UserError(128 + stop[0], f"{log.path.parent}: stopped at step {step} by {signal.Signals(stop[0]).name}; "
-                                           f"the state was saved, the same command goes on")
+            raise UserError(
+                128 + stop[0],
+                f"{log.path.parent}: stopped at step {step} by {signal.Signals(stop[0]).name}; "
+                f"the state was saved, the same command goes on",
+            )
         mark, timed_from = time.monotonic(), step
     progress["seconds"] = before
     return state, progress
@@ -200,8 +208,11 @@ def _fetch(dispatch, progress, log, every):
         sums = {name: (float(pair[0, i]), float(pair[1, i])) for name, pair in measured.items()}
         for name in ("loss", "gradient_norm", "update_norm"):
             if not math.isfinite(sums[name][0]):
-                raise UserError(6, f"{log.path.parent}: step {step}: {name} is {sums[name][0]}; a lower "
-                                   f"config.optimizer.learning_rate or a config.optimizer.clip_norm may help")
+                raise UserError(
+                    6,
+                    f"{log.path.parent}: step {step}: {name} is {sums[name][0]}; a lower "
+                    f"config.optimizer.learning_rate or a config.optimizer.clip_norm may help",
+                )
         progress["window"] = metrics.add(progress["window"], sums)
         if step % every == 0 or step == log.total:
             log.row(step, "train", metrics.means(progress["window"]))
@@ -227,8 +238,8 @@ def _judge(values, progress, config):
 def _no_progress():
     """What the loop knows beside the state; saved with it, as JSON."""
     return {
-        "step": 0, "best": None, "best_step": None, "watched": None, "patience": 0, "stopped_early": False, "window": {},
-        "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0, "first_step_seconds": None,
+        "step": 0, "best": None, "best_step": None, "watched": None, "patience": 0, "stopped_early": False,
+        "window": {}, "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0, "first_step_seconds": None,
     }  # fmt: skip
 
 

@@ -4,7 +4,8 @@ Learning rate, weight decay, momentum and betas are only ever used in arithmetic
 """
 
 import re
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,14 +41,18 @@ def make_optimizer(config, arguments, times):
         return Optimizer(core.init, core.update, learning_rate)
 
     def labels(params):
-        return jax.tree.map(lambda f: "frozen" if f is None else "trained", rule_factors(params, rules), is_leaf=lambda f: f is None)
+        return jax.tree.map(
+            lambda f: "frozen" if f is None else "trained", rule_factors(params, rules), is_leaf=lambda f: f is None
+        )
 
     # A frozen parameter has no moments, is not decayed, and is no part of the norm that is clipped.
     transform = optax.partition({"trained": core, "frozen": optax.set_to_zero()}, labels)
 
     def update(gradients, opt_state, params):
         updates, opt_state = transform.update(gradients, opt_state, params)
-        factors = jax.tree.map(lambda f: 0.0 if f is None else f, rule_factors(params, rules), is_leaf=lambda f: f is None)
+        factors = jax.tree.map(
+            lambda f: 0.0 if f is None else f, rule_factors(params, rules), is_leaf=lambda f: f is None
+        )
         return jax.tree.map(lambda u, f: u * f, updates, factors), opt_state
 
     return Optimizer(transform.init, update, learning_rate)
@@ -66,13 +71,15 @@ def linear(config, steps, times):
 
 def cosine(config, steps, times):
     """Loshchilov and Hutter 2017, equation 5 (arXiv:1608.03983), without restarts."""
+
     def factor(step):
         return config.end_factor + (1 - config.end_factor) * (1 + jnp.cos(jnp.pi * jnp.clip(step / steps, 0, 1))) / 2
+
     return factor
 
 
 def exponential(config, steps, times):
-    """end_factor ** (step / decay): the rate is multiplied by end_factor every `decay` steps (the run, if not given)."""
+    """end_factor ** (step / decay): multiplied by end_factor every `decay` steps, once in the run if not given."""
     decay = steps if times["decay"] is None else times["decay"]
     return lambda step: jnp.power(jnp.float32(config.end_factor), step / max(1, decay))
 
@@ -135,10 +142,21 @@ def adamw(rate, decay, mask, *, b1: float = 0.9, b2: float = 0.999, eps: float =
     return optax.adamw(rate, b1, b2, eps, weight_decay=decay, mask=mask)
 
 
-def rmsprop(rate, decay_weights, mask, *, decay: float = 0.9, eps: float = 1e-8, centered: bool = False,
-            momentum: float | None = None, nesterov: bool = False):
-    return optax.chain(optax.add_decayed_weights(decay_weights, mask),
-                       optax.rmsprop(rate, decay, eps, centered=centered, momentum=momentum, nesterov=nesterov))
+def rmsprop(
+    rate,
+    decay_weights,
+    mask,
+    *,
+    decay: float = 0.9,
+    eps: float = 1e-8,
+    centered: bool = False,
+    momentum: float | None = None,
+    nesterov: bool = False,
+):
+    return optax.chain(
+        optax.add_decayed_weights(decay_weights, mask),
+        optax.rmsprop(rate, decay, eps, centered=centered, momentum=momentum, nesterov=nesterov),
+    )
 
 
 def adagrad(rate, decay, mask, *, initial_accumulator_value: float = 0.1, eps: float = 1e-7):
@@ -156,16 +174,42 @@ def lamb(rate, decay, mask, *, b1: float = 0.9, b2: float = 0.999, eps: float = 
     return optax.lamb(rate, b1, b2, eps, weight_decay=decay, mask=mask)
 
 
-def adafactor(rate, decay, mask, *, min_dim_size_to_factor: int = 128, decay_rate: float = 0.8,
-              multiply_by_parameter_scale: bool = True, clipping_threshold: float | None = 1.0,
-              momentum: float | None = None):
+def adafactor(
+    rate,
+    decay,
+    mask,
+    *,
+    min_dim_size_to_factor: int = 128,
+    decay_rate: float = 0.8,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: float | None = 1.0,
+    momentum: float | None = None,
+):
     """Shazeer and Stern 2018 (arXiv:1804.04235). The decay is Optax's: not times the learning rate."""
-    return optax.adafactor(rate, min_dim_size_to_factor, decay_rate, 0, multiply_by_parameter_scale, clipping_threshold,
-                           momentum, weight_decay_rate=decay, weight_decay_mask=mask)
+    return optax.adafactor(
+        rate,
+        min_dim_size_to_factor,
+        decay_rate,
+        0,
+        multiply_by_parameter_scale,
+        clipping_threshold,
+        momentum,
+        weight_decay_rate=decay,
+        weight_decay_mask=mask,
+    )
 
 
-def muon(rate, decay, mask, *, ns_steps: int = 5, beta: float = 0.95, nesterov: bool = True, adam_b1: float = 0.9,
-         adam_b2: float = 0.999):
+def muon(
+    rate,
+    decay,
+    mask,
+    *,
+    ns_steps: int = 5,
+    beta: float = 0.95,
+    nesterov: bool = True,
+    adam_b1: float = 0.9,
+    adam_b2: float = 0.999,
+):
     """Jordan et al. 2024: kernels of two axes or of a convolution by Muon, all else by Adam."""
     from optax import contrib
 
@@ -173,8 +217,17 @@ def muon(rate, decay, mask, *, ns_steps: int = 5, beta: float = 0.95, nesterov: 
         shapes = {2: contrib.MuonDimensionNumbers((0,), (1,)), 4: contrib.MuonDimensionNumbers((0, 1, 2), (3,))}
         return jax.tree.map(lambda kernel, p: shapes.get(p.ndim) if kernel else None, is_decayed(params), params)
 
-    return contrib.muon(rate, ns_steps=ns_steps, beta=beta, weight_decay=decay, weight_decay_mask=mask,
-                        nesterov=nesterov, adam_b1=adam_b1, adam_b2=adam_b2, muon_weight_dimension_numbers=matrices)
+    return contrib.muon(
+        rate,
+        ns_steps=ns_steps,
+        beta=beta,
+        weight_decay=decay,
+        weight_decay_mask=mask,
+        nesterov=nesterov,
+        adam_b1=adam_b1,
+        adam_b2=adam_b2,
+        muon_weight_dimension_numbers=matrices,
+    )
 
 
 OPTIMIZERS = {
@@ -204,8 +257,11 @@ def rule_factors(params, rules):
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern, _ in rules:
         if not any(pattern.search(path) for path in paths):
-            raise UserError(2, f"config.optimizer.rules: {pattern.pattern!r} matches no parameter; "
-                               f"the parameters are {', '.join(paths)}")
+            raise UserError(
+                2,
+                f"config.optimizer.rules: {pattern.pattern!r} matches no parameter; "
+                f"the parameters are {', '.join(paths)}",
+            )
 
     def factor(path, _):
         return next((value for pattern, value in rules if pattern.search(path_of(path))), 1.0)
@@ -226,5 +282,6 @@ def _parse_rule(rule):
             raise ValueError(factor)
         return re.compile(pattern), value
     except (ValueError, re.error):
-        raise UserError(2, f"config.optimizer.rules: {rule!r} is not regex=factor, as Dense_1/.*=0.1, "
-                           f"or regex=frozen") from None
+        raise UserError(
+            2, f"config.optimizer.rules: {rule!r} is not regex=factor, as Dense_1/.*=0.1, or regex=frozen"
+        ) from None

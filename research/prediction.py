@@ -22,7 +22,9 @@ def read_images(paths, spec):
     for path in paths:
         try:
             with Image.open(path) as image:
-                image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+                image = image.convert("L" if channels == 1 else "RGB").resize(
+                    (width, height), Image.Resampling.BILINEAR
+                )
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else f"not an image: {error}"
             raise UserError(3, f"{path}: {reason}") from error

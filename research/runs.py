@@ -135,9 +135,12 @@ def claim(workdir, config, file, size, data):
 
 
 def _manifest(data):
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
-                            cwd=pathlib.Path(__file__).parent)
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    }
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent
+    )
     return {
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         "commit": commit.stdout.strip() or None,

@@ -62,7 +62,9 @@ def prepare(config, workdir=None, devices=None):
     setup = Setup(config, dataset, splits, model, task, mesh, optimizer, times, init, abstract)
     _check_metrics(setup)
     if config.init_from is not None and workdir is not None and not (pathlib.Path(workdir) / "config.json").is_file():
-        warm_start({"params": abstract.params, **abstract.model_state}, config.init_from)  # raises where nothing matches
+        warm_start(
+            {"params": abstract.params, **abstract.model_state}, config.init_from
+        )  # raises where nothing matches
     return setup
 
 
@@ -85,8 +87,10 @@ def prepare_evaluation(config, split):
 
 def summary(params):
     """Lines of a table: path, shape, dtype and count of each parameter, and the sum."""
-    rows = [(path_of(path), "x".join(map(str, leaf.shape)) or "scalar", str(leaf.dtype), f"{math.prod(leaf.shape):,}")
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    rows = [
+        (path_of(path), "x".join(map(str, leaf.shape)) or "scalar", str(leaf.dtype), f"{math.prod(leaf.shape):,}")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    ]
     total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     rows = [("parameter", "shape", "dtype", "count"), *rows, ("total", "", "", f"{total:,}")]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -99,10 +103,15 @@ def _check_metrics(setup):
     rows = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in setup.dataset.features.items()}
     rows["mask"] = jax.ShapeDtypeStruct((1,), np.float32)
     sums, _ = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, rows)
-    wanted = {"eval.metric": setup.config.eval.metric, "train.early_stopping.metric": setup.config.train.early_stopping.metric}
+    wanted = {
+        "eval.metric": setup.config.eval.metric,
+        "train.early_stopping.metric": setup.config.train.early_stopping.metric,
+    }
     for path, name in wanted.items():
         if name is not None and name not in sums:
-            raise UserError(2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(sums)}{nearest(name, sums)}")
+            raise UserError(
+                2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(sums)}{nearest(name, sums)}"
+            )
 
 
 def abstract_params(config):

@@ -80,8 +80,11 @@ def make_train_step(model, task, optimizer, config, mesh):
     return step
 
 
-def make_update(model, task, optimizer, config, axis):
-    """One step as a pure function of (state, batch, key); `axis` names the map it runs in, None under jit."""
+def make_gradients(model, task, config, axis):
+    """gradients(state, batch, key) -> gradient of the loss, sums of terms and metrics over everything, model_state.
+
+    `axis` names the map it runs in, None under jit; the key is the step's.
+    """
     augment, parts = make_augment(config.data.augment), config.train.microbatches
     over_devices = (lambda tree: tree) if axis is None else partial(lax.psum, axis_name=axis)
 
@@ -91,11 +94,12 @@ def make_update(model, task, optimizer, config, axis):
     def objective(params, model_state, part, keys, counts):
         terms, metrics, model_state = losses(params, model_state, part, keys)
         # A count of 0 makes the term 0, and its gradient too.
-        loss = sum(jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items())
+        loss = sum(
+            jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items()
+        )
         return loss, ({**terms, **metrics}, model_state)
 
     def gradients(state, batch, key):
-        """Gradient of the loss, sums of terms and metrics over everything, and the model's new state."""
         shard = 0 if axis is None else lax.axis_index(axis)
         examples = example_keys(key, shard, batch["mask"].shape[0])
         if augment is not None:
@@ -133,6 +137,13 @@ def make_update(model, task, optimizer, config, axis):
             sums = _total(sums)
         gradient, sums = over_devices((gradient, sums))
         return gradient, sums, model_state
+
+    return gradients
+
+
+def make_update(model, task, optimizer, config, axis):
+    """One step as a pure function of (state, batch, key); `axis` names the map it runs in, None under jit."""
+    gradients = make_gradients(model, task, config, axis)
 
     def update(state, batch, key):
         gradient, sums, model_state = gradients(state, batch, fold(key, "step", state.step))
@@ -187,7 +198,7 @@ def _run_steps(update, state, batches, key, count):
 
 
 def _deal(x, parts):
-    """[B, ...] -> [parts, B / parts, ...]; part i has rows i, i + parts, ...: the same ones on any number of devices."""
+    """[B, ...] -> [parts, B / parts, ...]; part i has rows i, i + parts, ...: the same on any number of devices."""
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 

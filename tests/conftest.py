@@ -9,7 +9,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache"
 SHARED = ROOT.parent / "shared"
 # Kept under a name of its own: workers of pytest-xdist start with the environment that is changed below.
-REAL_DATA = pathlib.Path(os.environ.setdefault("REAL_TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or str(SHARED / "tfds")))
+REAL_DATA = pathlib.Path(
+    os.environ.setdefault("REAL_TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR") or str(SHARED / "tfds"))
+)
 os.environ["HOME"] = str(CACHE / "home")  # digits prepare themselves there, not in the user's home
 os.environ["XDG_CACHE_HOME"] = str(CACHE / "cache")
 os.environ["TFDS_DATA_DIR"] = str(CACHE / "tfds")
@@ -21,7 +23,6 @@ import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-
 from absl import flags  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -129,7 +130,9 @@ def assert_same_numbers(a, b, tolerance=1e-6):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     norm = np.sqrt(sum(np.square(np.asarray(y, np.float64)).sum() for y in jax.tree.leaves(b)))
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b)):
-        assert np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)), initial=0) <= tolerance * norm, path
+        assert np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)), initial=0) <= tolerance * norm, (
+            path
+        )
 
 
 def run_script(module, *arguments):

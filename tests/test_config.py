@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from research import config as configs
 from research.data import DATASETS
 from research.errors import UserError
+from research.fields import FIELDS
 from research.models import MODELS
 from research.optimizers import OPTIMIZERS
 
@@ -50,7 +51,9 @@ def test_every_tiny_keeps_its_promises(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_config_imports_anything_but_research_config(name):
     lines = (ROOT / "configs" / name).read_text().splitlines()
-    assert [line for line in lines if line.startswith(("import", "from"))] == ["from research.config import base, sized"]
+    assert [line for line in lines if line.startswith(("import", "from"))] == [
+        "from research.config import base, sized"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,10 @@ def test_a_wrong_value_is_refused_by_its_path(path, value, part):
 
 def test_names_are_set_first_and_bring_their_arguments_in_any_order():
     config = make_config(optimizer__momentum=0.9)
-    for values in ({"optimizer.b1": "0.8", "optimizer.name": "adam"}, {"optimizer.name": "adam", "optimizer.b1": "0.8"}):
+    for values in (
+        {"optimizer.b1": "0.8", "optimizer.name": "adam"},
+        {"optimizer.name": "adam", "optimizer.b1": "0.8"},
+    ):
         changed = configs.override(config, values)
         assert changed.optimizer.b1 == 0.8 and changed.optimizer.b2 == 0.999
         assert "momentum" not in changed.optimizer
@@ -154,7 +160,15 @@ def test_any_numbers_survive_text_and_json(data):
         "train.parallel": data.draw(st.sampled_from(["jit", "pmap"])),
     }
     typed = configs.override(make_config(), values)
-    text = lambda v: "none" if v is None else ",".join(map(str, v)) if isinstance(v, tuple) else repr(v) if isinstance(v, float) else str(v)
+    text = lambda v: (
+        "none"
+        if v is None
+        else ",".join(map(str, v))
+        if isinstance(v, tuple)
+        else repr(v)
+        if isinstance(v, float)
+        else str(v)
+    )
     assert configs.differences(configs.override(make_config(), {k: text(v) for k, v in values.items()}), typed) == []
     assert configs.differences(configs.from_json(configs.to_json(typed)), typed) == []
 
@@ -169,7 +183,7 @@ def test_every_name_completes_with_all_its_arguments(kind):
 @pytest.mark.parametrize(
     "values,devices,part",
     [
-        ({"data.batch_size": 12}, 8, "config.data.batch_size: 12 is not divisible by 8 devices x 1 microbatches; the next that is: 16"),
+        ({"data.batch_size": 12}, 8, "12 is not divisible by 8 devices x 1 microbatches; the next that is: 16"),
         ({"train.microbatches": 3}, 1, "is not divisible by 1 devices x 3 microbatches"),
         ({"data.batch_size": 97}, 1, "is larger than config.data.splits.train 'train[:96]', which has 96 examples"),
         ({"optimizer.warmup_steps": 13}, 1, "config.optimizer.warmup_steps: 13 steps of warm-up in a run of 12"),
@@ -202,4 +216,4 @@ def test_a_file_that_is_not_there_lists_those_that_are(text, monkeypatch):
 
 def test_describe_shows_each_leaf():
     text = "\n".join(configs.describe(make_config()))
-    assert all(f"--config.{path}=" in text for path in configs.FIELDS)
+    assert all(f"--config.{path}=" in text for path in FIELDS)

@@ -95,7 +95,9 @@ def test_validation_is_carved_from_train_where_there_is_none():
     assert theirs.carve(ConfigDict({"train": "train", "validation": None})) == ("train", "validation")
 
 
-@pytest.mark.parametrize("split", ["nowhere", "train[:0]", "train[50%:50%]", "train[9:2]", "train[:9999]", "train[a:]", ""])
+@pytest.mark.parametrize(
+    "split", ["nowhere", "train[:0]", "train[50%:50%]", "train[9:2]", "train[:9999]", "train[a:]", ""]
+)
 def test_an_unknown_or_empty_split_is_refused_and_the_known_are_listed(split):
     with pytest.raises(UserError, match=r"config.data.splits.train: .*digits has .*train \(1437\)") as error:
         digits(split)

@@ -76,7 +76,9 @@ def test_resumed_run_equals_unbroken_run(tmp_path, monkeypatch, parallel, device
     assert resumed["metrics"] == unbroken["metrics"] and resumed["best_step"] == unbroken["best_step"]
 
 
-@pytest.mark.parametrize("before,after", [(("pmap", 8), ("jit", 1)), (("jit", 1), ("pmap", 8)), (("jit", 8), ("jit", 2))])
+@pytest.mark.parametrize(
+    "before,after", [(("pmap", 8), ("jit", 1)), (("jit", 1), ("pmap", 8)), (("jit", 8), ("jit", 2))]
+)
 def test_a_checkpoint_goes_on_with_other_devices_in_the_other_mode(tmp_path, monkeypatch, before, after):
     options = {"model__name": "normed", "train__ema": 0.9}
     train(tmp_path / "whole", **options)
@@ -124,7 +126,9 @@ def test_one_trace_for_a_whole_run(tmp_path, monkeypatch):
     traces = {"loss": [], "evaluate": []}
     build = TASKS["classify_images"]
 
-    def counting(spec, *, label_smoothing: float = 0.0, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)):
+    def counting(
+        spec, *, label_smoothing: float = 0.0, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
+    ):
         task = build(spec, label_smoothing=label_smoothing, mean=mean, std=std)
         count = lambda name: lambda *arguments: (traces[name].append(1), getattr(task, name)(*arguments))[1]
         return task._replace(loss=count("loss"), evaluate=count("evaluate"))
@@ -190,7 +194,9 @@ def test_not_finite_ends_with_the_step_and_the_quantity(tmp_path):
 def test_another_config_in_the_same_folder_is_refused_with_the_paths(tmp_path):
     train(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"config.optimizer.learning_rate 0.1 there, 0.2 here; config.seed 0 there, 5 here") as error:
+    with pytest.raises(
+        UserError, match=r"config.optimizer.learning_rate 0.1 there, 0.2 here; config.seed 0 there, 5 here"
+    ) as error:
         train(tmp_path, seed=5, optimizer__learning_rate=0.2)
     assert error.value.code == 2
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

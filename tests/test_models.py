@@ -109,9 +109,17 @@ def test_a_layer_without_room_is_refused(layers):
         count(CNN(layers, classes=2), (8, 8, 1))
 
 
-@pytest.mark.parametrize("fields", [{"name": "vgg", "depth": 12}, {"name": "resnet", "depth": 17}, {"name": "resnet", "stem": "tiny"},
-                                    {"name": "vgg", "norm": "layer"}, {"name": "cnn", "activation": "rely"},
-                                    {"name": "cnn", "padding": "same"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "vgg", "depth": 12},
+        {"name": "resnet", "depth": 17},
+        {"name": "resnet", "stem": "tiny"},
+        {"name": "vgg", "norm": "layer"},
+        {"name": "cnn", "activation": "rely"},
+        {"name": "cnn", "padding": "same"},
+    ],
+)
 def test_an_unknown_choice_lists_the_known(fields):
     fields = dict(fields)
     model = MODELS[fields.pop("name")](classes=2, **fields)

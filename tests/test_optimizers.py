@@ -72,7 +72,9 @@ def by_hand(name, gradients, p=2.0, rate=0.1, decay=0.01):
 def test_three_updates_equal_those_worked_by_hand(name):
     arguments = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
     gradients = [0.5, -1.5, 0.25]
-    assert scalar(name, gradients, **arguments) == pytest.approx(by_hand(name, gradients), rel=1e-6)  # the rate is float32
+    assert scalar(name, gradients, **arguments) == pytest.approx(
+        by_hand(name, gradients), rel=1e-6
+    )  # the rate is float32
 
 
 def test_muon_orthogonalises_kernels_and_convolutions_alone():

@@ -34,7 +34,10 @@ def small_mnist():
     }
     packed = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in contents.items()}
     md5 = lambda data: hashlib.md5(data).hexdigest()
-    archives = [Archive(f"http://nowhere/{name}.gz", md5(packed[f"{name}.gz"]), {name: md5(contents[name])}) for name in contents]
+    archives = [
+        Archive(f"http://nowhere/{name}.gz", md5(packed[f"{name}.gz"]), {name: md5(contents[name])})
+        for name in contents
+    ]
     return RECIPES["mnist"]._replace(archives=tuple(archives)), contents, packed
 
 

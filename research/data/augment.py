@@ -55,7 +55,7 @@ def random_flip(key, image):
 
 
 def random_warp(key, image, rotation, scale):
-    """Rotated by up to `rotation` degrees and scaled by 1 - scale to 1 + scale about the centre: bilinear, zeros outside."""
+    """Rotated by up to `rotation` degrees and scaled by 1 - scale to 1 + scale: bilinear, zeros outside."""
     turn, size = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
     angle, zoom = jnp.deg2rad(turn * rotation), 1 + size * scale
     height, width = image.shape[:2]

@@ -144,8 +144,11 @@ def _read_records(dataset, source, base, records):
         for field, (_, dtype) in dataset.features.items():
             batch[field] = np.stack([np.asarray(example[field]) for example in examples]).astype(dtype)
     except Exception as error:  # whatever a damaged shard makes its reader raise
-        raise UserError(3, f"data set {dataset.name}, split {base}, records {records[0]} to {records[-1]}: cannot be "
-                           f"read: {type(error).__name__}: {error}") from error
+        raise UserError(
+            3,
+            f"data set {dataset.name}, split {base}, records {records[0]} to {records[-1]}: cannot be "
+            f"read: {type(error).__name__}: {error}",
+        ) from error
     return _checked(dataset, base, records, batch)
 
 
@@ -153,8 +156,11 @@ def _checked(dataset, base, records, batch):
     if dataset.classes is not None and "label" in batch:
         wrong = np.flatnonzero((batch["label"] < 0) | (batch["label"] >= dataset.classes))
         if len(wrong):
-            raise UserError(3, f"data set {dataset.name}, split {base}, record {records[wrong[0]]}: label "
-                               f"{batch['label'][wrong[0]]} is outside [0, {dataset.classes})")
+            raise UserError(
+                3,
+                f"data set {dataset.name}, split {base}, record {records[wrong[0]]}: label "
+                f"{batch['label'][wrong[0]]} is outside [0, {dataset.classes})",
+            )
         batch["label"] = batch["label"].astype(np.int32)
     return batch
 

@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,9 @@ class Dataset:
         name, start, stop = pieces[0]
         cut = stop - max(1, (stop - start) // 10)
         if cut == start:
-            raise UserError(2, f"config.data.splits.train: {splits.train!r} has one example; none is left for validation")
+            raise UserError(
+                2, f"config.data.splits.train: {splits.train!r} has one example; none is left for validation"
+            )
         return f"{name}[{start}:{cut}]", f"{name}[{cut}:{stop}]"
 
 
@@ -80,7 +83,9 @@ def find(name):
     for folder in data_folders():
         versions = [path.parent for path in (folder / name).glob("*/dataset_info.json")]
         if versions:
-            return max(versions, key=lambda path: [int(part) if part.isdigit() else -1 for part in path.name.split(".")])
+            return max(
+                versions, key=lambda path: [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
+            )
     return None
 
 
@@ -98,8 +103,11 @@ def from_tfds(name):
     folder = find(name)
     if folder is None:
         looked = " and ".join(map(str, data_folders()))
-        raise UserError(3, f"data set {name}: not found in {looked}; prepare it (python -m experiments.prepare {name}) "
-                           f"or set TFDS_DATA_DIR to the folder that holds it")
+        raise UserError(
+            3,
+            f"data set {name}: not found in {looked}; prepare it (python -m experiments.prepare {name}) "
+            f"or set TFDS_DATA_DIR to the folder that holds it",
+        )
     try:
         builder = tfds.builder_from_directory(folder)
         info = builder.info

@@ -16,7 +16,8 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -181,15 +182,20 @@ def _members(archive, manual, downloads, progress):
         loose = {member: _manual_file(manual, member) for member in archive.members}
         path = _manual_file(manual, archive.url.rsplit("/", 1)[-1])
         if path is None and not all(loose.values()):
-            raise UserError(3, f"{manual}: holds neither {archive.url.rsplit('/', 1)[-1]} nor {', '.join(archive.members)}")
+            raise UserError(
+                3, f"{manual}: holds neither {archive.url.rsplit('/', 1)[-1]} nor {', '.join(archive.members)}"
+            )
         contents = _unpack(path, archive) if path else {member: loose[member].read_bytes() for member in loose}
     else:
         path = download(archive.url, archive.md5, downloads, progress)
         contents = _unpack(path, archive)
     for member, data in contents.items():
         if hashlib.md5(data).hexdigest() != archive.members[member]:
-            raise UserError(3, f"{path or loose[member]}: {member} is not the official file: its md5 is "
-                               f"{hashlib.md5(data).hexdigest()}, not {archive.members[member]}")
+            raise UserError(
+                3,
+                f"{path or loose[member]}: {member} is not the official file: its md5 is "
+                f"{hashlib.md5(data).hexdigest()}, not {archive.members[member]}",
+            )
     return contents
 
 
@@ -233,8 +239,11 @@ def download(url, md5, folder, progress):
         if part.stat().st_size < total:  # http.client ends in silence where the other side goes away
             raise OSError(f"{part.stat().st_size} of {total} bytes came")
     except (urllib.error.URLError, OSError, TimeoutError) as error:
-        raise UserError(3, f"{url}: download broke off: {error}; the same command goes on where it stopped, or "
-                           f"--manual names a folder that holds the file") from error
+        raise UserError(
+            3,
+            f"{url}: download broke off: {error}; the same command goes on where it stopped, or "
+            f"--manual names a folder that holds the file",
+        ) from error
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
@@ -269,12 +278,14 @@ def _write(recipe, splits, folder, progress):
             if (i + 1) % 5000 == 0 or i + 1 == len(examples):
                 progress(f"{recipe.name}, {split}: {i + 1} of {len(examples)} examples")
         writer.close()
-        infos.append({
-            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            "name": split,
-            "numBytes": str(shard.stat().st_size),
-            "shardLengths": [str(len(examples))],
-        })
+        infos.append(
+            {
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "name": split,
+                "numBytes": str(shard.stat().st_size),
+                "shardLengths": [str(len(examples))],
+            }
+        )
     features.save_config(str(folder))
     info = {
         "name": recipe.name,

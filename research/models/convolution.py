@@ -51,7 +51,9 @@ def _backward(stride, pads, saved, g):
 
     def products(shifts):
         patches = jnp.concatenate([shifted(i, j) for i, j in shifts], axis=-1)
-        return jnp.matmul(patches.reshape(len(g), -1).T, g, preferred_element_type=jnp.promote_types(g.dtype, jnp.float32))
+        return jnp.matmul(
+            patches.reshape(len(g), -1).T, g, preferred_element_type=jnp.promote_types(g.dtype, jnp.float32)
+        )
 
     grid = [[(i, j) for j in range(columns)] for i in range(rows)]
     # Few channels make thin products: all shifts in one. Else one a kernel row, which stays in cache.

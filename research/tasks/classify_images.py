@@ -3,17 +3,26 @@
 import jax
 import jax.numpy as jnp
 
+from research.errors import UserError
 from research.tasks.task import Task
 
 
 def classify_images(
     spec, *, label_smoothing: float = 0.0, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
 ):
-    """Softmax cross-entropy on images that are scaled to [0, 1], less `mean`, over `std` (one number, or one a channel).
+    """Softmax cross-entropy on images scaled to [0, 1], less `mean`, over `std` (one number, or one a channel).
 
     Batches hold image uint8 or float [B, H, W, C] in [0, 255], label int32[B], mask float32[B], and where images were
     mixed (Zhang et al. 2018) mixed_label int32[B] and mix float32[B], the share of `label`.
     """
+
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, spec.features["image"][0][-1]):
+            raise UserError(
+                2,
+                f"config.task.{name}: {len(values)} numbers; give one, or one for each channel of "
+                f"{spec.features['image'][0]}",
+            )
 
     def inputs(spec, config):
         shape, _ = spec.features["image"]
@@ -75,7 +84,7 @@ def cross_entropy(logits, labels, smoothing=0.0):
 
 
 def is_in_top(logits, labels, k):
-    """1 where fewer than k classes have a larger logit, 0 elsewhere; of equals the first counts as larger. float32[B]."""
+    """float32[B]: 1 where fewer than k classes have a larger logit, else 0; of equals the first counts as larger."""
     logits = logits.astype(jnp.float32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     place = jnp.arange(logits.shape[-1])

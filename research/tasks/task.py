@@ -1,6 +1,7 @@
 """What a task is: five pure functions, the same for each."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 
 class Task(NamedTuple):

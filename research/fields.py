@@ -1,0 +1,92 @@
+"""Which leaves a config may have: type, default, meaning, bounds. What a thing named in it adds, its signature says."""
+
+import math
+from typing import Any, NamedTuple
+
+from research.data import DATASETS
+from research.models import MODELS
+from research.optimizers import OPTIMIZERS, SCHEDULES
+from research.tasks import TASKS
+
+
+class Field(NamedTuple):
+    type: Any  # int, float, bool, str, tuple[int, ...] and so on, or one of these | None
+    default: Any
+    help: str = ""
+
+
+FIELDS = {
+    "seed": Field(int, 0, "seed of everything random: initial parameters, order, augmentation, dropout"),
+    "init_from": Field(str | None, None, "a run folder to take parameters from; FOLDER:PREFIX,PREFIX takes a part"),
+    "data.name": Field(str, "digits", "the data set: " + ", ".join(sorted(DATASETS))),
+    "data.batch_size": Field(int, 64, "examples a step, over all devices, microbatches and processes"),
+    "data.eval_batch_size": Field(int, 500, "examples an evaluation step; changes no number"),
+    "data.splits.train": Field(str, "train", "a TFDS split string, as train[:90%]"),
+    "data.splits.validation": Field(str | None, None, "none: the data's own, else the last tenth of train"),
+    "data.splits.test": Field(str | None, "test", "read once, at the end; none: no test"),
+    "data.augment.crop_padding": Field(int, 0, "pixels of zeros around the image before a random crop to its size"),
+    "data.augment.flip": Field(bool, False, "flip left and right, half of the time"),
+    "data.augment.rotation": Field(float, 0.0, "rotate by up to this many degrees either way"),
+    "data.augment.scale": Field(float, 0.0, "scale by a factor between 1 - scale and 1 + scale"),
+    "data.augment.cutout": Field(int, 0, "side in pixels of a square set to zero (DeVries and Taylor 2017)"),
+    "data.augment.mixup": Field(float, 0.0, "alpha of the Beta that mixes two images (Zhang et al. 2018)"),
+    "data.memory_limit_bytes": Field(int, 2**31, "sets that decode to no more are held in memory; others stream"),
+    "data.workers": Field(int, 0, "processes that decode a streamed set; 0: threads of this one"),
+    "model.name": Field(str, "cnn", "the model: " + ", ".join(sorted(MODELS))),
+    "task.name": Field(str, "classify_images", "the task: " + ", ".join(sorted(TASKS))),
+    "optimizer.name": Field(str, "adam", "the optimizer: " + ", ".join(sorted(OPTIMIZERS))),
+    "optimizer.learning_rate": Field(float, 1e-3, "its peak; the schedule multiplies it by a factor in [0, 1]"),
+    "optimizer.schedule": Field(str, "constant", "after the warm-up: " + ", ".join(sorted(SCHEDULES))),
+    "optimizer.warmup_steps": Field(int | None, None, "steps over which the rate rises linearly to its peak"),
+    "optimizer.warmup_epochs": Field(float | None, None, "the same in epochs"),
+    "optimizer.decay_steps": Field(int | None, None, "wsd: length of the final decay; exponential: its unit of time"),
+    "optimizer.decay_epochs": Field(float | None, None, "the same in epochs"),
+    "optimizer.end_factor": Field(float, 0.0, "linear, cosine, wsd: factor at the end; exponential: a unit's factor"),
+    "optimizer.boundaries_steps": Field(tuple[int, ...] | None, None, "piecewise: where the factor changes"),
+    "optimizer.boundaries_epochs": Field(tuple[float, ...] | None, None, "the same in epochs"),
+    "optimizer.boundary_factors": Field(tuple[float, ...], (), "piecewise: the factor from each boundary on"),
+    "optimizer.weight_decay": Field(float, 0.0, "on kernels alone, never on biases and norms"),
+    "optimizer.clip_norm": Field(float | None, None, "largest global norm of the gradient"),
+    "optimizer.rules": Field(tuple[str, ...], (), "regex=factor or regex=frozen on parameter paths; the first counts"),
+    "train.steps": Field(int | None, None, "length of the run in steps"),
+    "train.epochs": Field(float | None, None, "length of the run in epochs"),
+    "train.parallel": Field(str, "jit", "jit (arrays sharded over a mesh) or pmap (replicated state)"),
+    "train.microbatches": Field(int, 1, "parts that a batch is cut into; gradients are added, exactly"),
+    "train.steps_per_call": Field(int, 1, "steps in one dispatch"),
+    "train.ema": Field(float | None, None, "decay of an average of the parameters, which evaluation then reads"),
+    "train.early_stopping.metric": Field(str | None, None, "validation metric to watch; none: never stop early"),
+    "train.early_stopping.patience": Field(int, 5, "evaluations without a better one before the run stops"),
+    "eval.every_steps": Field(int | None, None, "steps between evaluations"),
+    "eval.every_epochs": Field(float | None, None, "the same in epochs; 1 where neither is given"),
+    "eval.metric": Field(str, "accuracy", "validation metric that says which checkpoint is best"),
+    "eval.direction": Field(str, "max", "max or min: whether more of it is better"),
+    "checkpoint.every_steps": Field(int | None, None, "steps between checkpoints; none: with each evaluation"),
+    "checkpoint.keep": Field(int, 2, "newest checkpoints kept, beside the best"),
+    "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),
+}
+
+NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
+
+# Bounds by the leaf's name, wherever it stands: (lowest, highest, whether the highest itself is allowed).
+_RATE, _COUNT = (0, 1, False), (1, math.inf, True)
+BOUNDS = {
+    **dict.fromkeys(
+        ("dropout", "label_smoothing", "momentum", "b1", "b2", "beta", "adam_b1", "adam_b2", "ema", "decay"), _RATE
+    ),
+    **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
+    **dict.fromkeys(("every_steps", "steps", "width", "widths", "dense", "classes", "ns_steps"), _COUNT),
+    **dict.fromkeys(
+        ("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)
+    ),
+    **dict.fromkeys(("warmup_steps", "warmup_epochs", "decay_steps", "decay_epochs"), (0, math.inf, True)),
+    **dict.fromkeys(("memory_limit_bytes", "epochs", "every_epochs", "clip_norm", "rotation"), (0, math.inf, True)),
+    "scale": (0, 1, False),
+    "std": (1e-6, math.inf, True),
+    "end_factor": (0, 1, True),
+}
+CHOICES = {  # by the leaf's name, too
+    "schedule": tuple(SCHEDULES),
+    "parallel": ("jit", "pmap"),
+    "direction": ("max", "min"),
+    "dtype": ("float32", "bfloat16"),
+}

@@ -1,0 +1,1 @@
+"""Measured results, and the tool that makes tables of them."""

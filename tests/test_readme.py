@@ -1,0 +1,139 @@
+"""README, headers and docstrings tell the truth: their commands run, their examples work."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_script
+
+from research import runs
+
+README = (ROOT / "README.md").read_text()
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if path.stem not in ("__init__", "command"))
+
+
+def commands(text):
+    """Lines of a text that are commands of ours, without their comments."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("python -m experiments.")]
+
+
+def tiny(words):
+    """A command's script and flags, with the size of its config replaced by tiny."""
+    script, flags = words[2].removeprefix("experiments."), words[3:]
+    return script, [re.sub(r"^(--config=configs/\w+\.py)(:\w+)?$", r"\1:tiny", flag) for flag in flags]
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """An empty folder with configs/ in it, as the working folder."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def before_adding(text):
+    return text.partition("## Adding your own")[0]
+
+
+def test_every_command_of_the_readme_runs_in_its_order(scratch, capsys):
+    lines = commands(before_adding(README))
+    assert len(lines) >= 7
+    for words in lines:
+        script, flags = tiny(words)
+        assert run_script(script, *flags) == 0, (words, capsys.readouterr())
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "runs.load" in code]
+    capsys.readouterr()
+    exec(compile(block, "README", "exec"), {})
+    assert (
+        float(capsys.readouterr().out.split()[0])
+        == runs.read_json(scratch / "runs/digits_cnn/result.json")["metrics"]["test"]["accuracy"]
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_command_of_a_config_header_trains(path, scratch):
+    header = ast.get_docstring(ast.parse(path.read_text()))
+    lines = commands(header)
+    assert lines and all(f"--config=configs/{path.name}" in words[3].split(":")[0] for words in lines)
+    for number, words in enumerate(lines):
+        script, flags = tiny(words)
+        flags = [flag for flag in flags if not flag.startswith("--workdir")]
+        assert run_script(script, *flags, f"--workdir=run{number}") == 0
+    result = runs.read_json(scratch / "run0" / "result.json")
+    assert result["status"] == "finished" and set(result["metrics"]) == {"validation", "test"}
+    losses = [row["loss"] for row in runs.read_rows(scratch / "run0") if row["split"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_command_of_a_script_docstring_runs(path, scratch, capsys):
+    from PIL import Image
+
+    lines = commands(ast.get_docstring(ast.parse(path.read_text())))
+    assert lines and all(words[2] == f"experiments.{path.stem}" for words in lines)
+    assert run_script("train", "--config=configs/digits_cnn.py:tiny", "--workdir=runs/digits_cnn") == 0
+    for name in ("seven.png", "three.jpg"):
+        Image.new("L", (8, 8)).save(name)
+    (scratch / "FOLDER").mkdir()  # cifar10 is there already: the command finds it prepared
+    for words in lines:
+        script, flags = tiny(words)
+        assert run_script(script, *flags) == 0, (words, capsys.readouterr())
+
+
+def test_make_demo_is_the_readmes_first_command():
+    demo = re.search(r"^demo:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.M)[1]
+    assert shlex.split(demo.replace("$(RUN)", "python")) == commands(README)[0]
+    for target in re.findall(r"make ([a-z-]+)", README):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
+
+
+@pytest.mark.parametrize("kind", ["models", "tasks", "data"])
+def test_the_worked_example_of_adding_one_works(kind, tmp_path):
+    for folder in ("research", "experiments", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    text = README.partition("## Adding your own")[2]
+    blocks = dict(re.findall(r"```python\n# (research/\S+)\n(.*?)```", text, re.S))
+    ((file, code),) = [
+        item for item in blocks.items() if item[0].startswith(f"research/{kind}/") and "__init__" not in item[0]
+    ]
+    (tmp_path / file).write_text(code)
+    line, entry = re.search(r"(from .*?)\n(.*)\n", blocks[f"research/{kind}/__init__.py"]).groups()
+    name, added = re.fullmatch(r"(\w+) = \{\.\.\., (.*)\}", entry).groups()
+    registry = tmp_path / "research" / kind / "__init__.py"
+    registry.write_text(registry.read_text().replace(f"\n{name} = {{", f"\n{line}\n\n{name} = {{{added}, ", 1))
+    stem = file.rsplit("/", 1)[1].removesuffix(".py")
+    (words,) = [words for words in commands(text) if f"--workdir=runs/{stem}" in words]
+    script, flags = tiny(words)
+    if kind == "data":
+        flags.append("--config.data.splits.train=train[:320]")
+        flags.append("--config.data.splits.validation=train[320:]")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-m", f"experiments.{script}", *flags], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = runs.read_json(tmp_path / "runs" / stem / "result.json")
+    assert result["status"] == "finished"
+    if kind == "data":
+        assert result["metrics"]["test"]["accuracy"] > 0.9
+
+
+def test_figures_are_those_of_the_results(tmp_path):
+    """README's table and the headers are what results/tables.py writes from results/images.json."""
+    for folder in ("results", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    subprocess.run(
+        [sys.executable, "-m", "results.tables"],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    for path in ("README.md", *(f"configs/{path.name}" for path in CONFIGS)):
+        assert (tmp_path / path).read_text() == (ROOT / path).read_text(), path
