@@ -8,17 +8,15 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from research.runs import read_rows
-
 
 class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
-    def __init__(self, folder, step, total, stream=None):
-        """Continues the log of a run at `step`: rows beyond it are cut, as they will be made again."""
+    def __init__(self, folder, rows, step, total, stream=None):
+        """Continues a log of these rows at `step`: those beyond it are cut, as they will be made again."""
         from tensorboardX import SummaryWriter
 
-        rows = [row for row in read_rows(folder) if row["step"] <= step and row["split"] != "test"]
+        rows = [row for row in rows if row["step"] <= step and row["split"] != "test"]
         self.path, self.total, self.start, self.shown = folder / "metrics.jsonl", total, step, 0.0
         self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

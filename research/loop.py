@@ -18,7 +18,7 @@ from research.data.batches import eval_batches, train_batches
 from research.errors import UserError
 from research.log import Log
 from research.randomness import run_key
-from research.setup import prepare, summary
+from research.setup import prepare, resolve, summary
 from research.train_step import eval_variables, make_eval_step, make_train_step
 
 IN_FLIGHT = 8  # dispatches; a deeper queue of collectives deadlocks XLA's CPU devices
@@ -36,9 +36,14 @@ def train(config, workdir, *, file="", size="", devices=None):
         UserError: with the exit code of the scripts; 130 and 143 where a signal stopped it, the state saved.
     """
     began = time.monotonic()
-    setup = prepare(config, workdir, devices)
-    if isinstance(setup, dict):
-        return setup
+    config, dataset, mesh = resolve(config, devices)
+    finished = runs.check(workdir, config)
+    if finished is not None:
+        return finished
+    setup = prepare(config, dataset, mesh)
+    if config.init_from is not None and not runs.is_begun(workdir):
+        variables = {"params": setup.abstract.params, **setup.abstract.model_state}
+        warm_start(variables, config.init_from)  # raises where nothing matches, before anything is written
     in_memory = {base for split in setup.splits.values() if split.arrays is not None for base in split.arrays}
     data = runs.describe_data(setup.dataset, sorted(in_memory))
     with runs.claim(workdir, setup.config, file, size, data) as folder, _signals() as stop:
@@ -85,7 +90,7 @@ def _train(setup, folder, checkpoints, stop, began):
     times = setup.times
     restored = checkpoints.restore(setup.abstract)
     start = restored[0] if restored else 0
-    log = Log(folder, start, times["train"])
+    log = Log(folder, runs.read_rows(folder), start, times["train"])
     try:
         for line in summary(setup.abstract.params):
             log.say(line)
@@ -239,7 +244,8 @@ def _no_progress():
     """What the loop knows beside the state; saved with it, as JSON."""
     return {
         "step": 0, "best": None, "best_step": None, "watched": None, "patience": 0, "stopped_early": False,
-        "window": {}, "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0, "first_step_seconds": None,
+        "window": {}, "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0,
+        "first_step_seconds": None,
     }  # fmt: skip
 
 

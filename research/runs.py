@@ -105,6 +105,11 @@ def check(workdir, config):
     return None
 
 
+def is_begun(workdir):
+    """Whether a run has been begun in this folder."""
+    return (pathlib.Path(workdir) / "config.json").is_file()
+
+
 @contextlib.contextmanager
 def claim(workdir, config, file, size, data):
     """Takes the folder's lock and writes config.json and an entry of manifest.json; holds the lock within.

@@ -1,15 +1,13 @@
 """What a run is made of, built from its config and checked before anything is compiled or written."""
 
 import math
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from research import config as configs
-from research import pictures, runs, sharding
-from research.checkpoint import warm_start
+from research import pictures, sharding
 from research.data import DATASETS
 from research.data.augment import make_augment
 from research.data.batches import open_split, train_batches
@@ -36,18 +34,27 @@ class Setup(NamedTuple):
     abstract: Any = None  # TrainState of ShapeDtypeStructs with shardings
 
 
-def prepare(config, workdir=None, devices=None):
-    """Config -> Setup, or the error that its user should see. Returns the result instead, where the run is finished.
+def resolve(config, devices=None):
+    """Opens the data set, fills in what it determines and makes the mesh: (config, dataset, mesh). Reads no example.
+
+    Args:
+        config: complete; see research.config.
+        devices: those to use; all of them, if not given.
 
     Raises:
-        UserError: 2, 3 or 5; before anything is compiled or written.
+        UserError: 2 or 3.
     """
     mesh = sharding.make_mesh(devices)
     dataset = DATASETS[config.data.name](**configs.arguments("data", config))
-    config = configs.resolve(config, dataset, mesh.devices.size)
-    finished = runs.check(workdir, config) if workdir is not None else None
-    if finished is not None:
-        return finished
+    return configs.resolve(config, dataset, mesh.devices.size), dataset, mesh
+
+
+def prepare(config, dataset, mesh):
+    """What `resolve` returns -> Setup, or the error that its user should see.
+
+    Raises:
+        UserError: 2 or 3; before anything is compiled or written.
+    """
     times = configs.durations(config, dataset.count(config.data.splits.train))
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
@@ -61,10 +68,6 @@ def prepare(config, workdir=None, devices=None):
     splits = {role: open_split(dataset, text, role, limit, workers) for role, text in named}
     setup = Setup(config, dataset, splits, model, task, mesh, optimizer, times, init, abstract)
     _check_metrics(setup)
-    if config.init_from is not None and workdir is not None and not (pathlib.Path(workdir) / "config.json").is_file():
-        warm_start(
-            {"params": abstract.params, **abstract.model_state}, config.init_from
-        )  # raises where nothing matches
     return setup
 
 
@@ -116,8 +119,7 @@ def _check_metrics(setup):
 
 def abstract_params(config):
     """Shapes and dtypes of a config's parameters; needs the data set's description, but none of its examples."""
-    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
-    config = configs.resolve(config, dataset, 1)
+    config, dataset, _ = resolve(config, jax.devices()[:1])
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
     inputs = task.inputs(dataset, config)
@@ -128,8 +130,7 @@ def show_data(config, output, examples, step):
     """Writes the picture of a training batch as read and as augmented; returns a line on each example."""
     from PIL import Image
 
-    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
-    config = configs.resolve(config, dataset, 1)
+    config, dataset, _ = resolve(config, jax.devices()[:1])
     split = open_split(dataset, config.data.splits.train, "train", config.data.memory_limit_bytes, 0)
     batch = next(train_batches(split, config.seed, config.data.batch_size, step, step + 1))
     augment = make_augment(config.data.augment)

@@ -35,6 +35,7 @@ from research.data import prepare  # noqa: E402
 from research.models import MODELS  # noqa: E402
 from research.models.layers import Conv, Dropout, Norm, head  # noqa: E402
 from research.setup import prepare as prepare_run  # noqa: E402
+from research.setup import resolve  # noqa: E402
 
 
 def small_images(name):
@@ -113,7 +114,7 @@ def make_config(**overrides):
 
 def make_setup(devices=1, **overrides):
     """A Setup of make_config on the first `devices` of the eight."""
-    return prepare_run(make_config(**overrides), devices=jax.devices()[:devices])
+    return prepare_run(*resolve(make_config(**overrides), jax.devices()[:devices]))
 
 
 def assert_same_bits(a, b):

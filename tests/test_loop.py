@@ -15,7 +15,7 @@ from research.checkpoint import Checkpoints
 from research.errors import UserError
 from research.log import Log
 from research.randomness import run_key
-from research.setup import prepare
+from research.setup import prepare, resolve
 from research.tasks import TASKS
 from research.train_step import eval_variables
 
@@ -32,7 +32,7 @@ EVERYTHING = {
 
 def final_state(workdir, config, devices=1):
     """Step, state and progress of the newest checkpoint."""
-    setup = prepare(config, devices=jax.devices()[:devices])
+    setup = prepare(*resolve(config, jax.devices()[:devices]))
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
         return checkpoints.restore(setup.abstract)
