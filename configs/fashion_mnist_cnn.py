@@ -3,6 +3,9 @@
     python -m experiments.train --config=configs/fashion_mnist_cnn.py --workdir=runs/fashion_mnist_cnn
 
 Its README lists 91.6 % for two convolutions with pooling.
+
+size   hardware                 time   test accuracy, %: mean ± std (seeds)
+base   2 cores (AMD EPYC)       4:24   92.30 ± 0.14 (3)
 """
 
 from research.config import base, sized

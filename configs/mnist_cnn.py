@@ -1,6 +1,9 @@
 """A small convolutional network on MNIST: 93,322 parameters, Adam, 5 epochs.
 
-python -m experiments.train --config=configs/mnist_cnn.py --workdir=runs/mnist_cnn
+    python -m experiments.train --config=configs/mnist_cnn.py --workdir=runs/mnist_cnn
+
+size   hardware                 time   test accuracy, %: mean ± std (seeds)
+base   2 cores (AMD EPYC)       1:27   99.21 ± 0.05 (3)
 """
 
 from research.config import base, sized

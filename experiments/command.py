@@ -50,7 +50,7 @@ def run(make_parser, main):
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        _process_settings()
+        process_settings()
         parser = make_parser()
         overrides, rest = _overrides(arguments)
         parsed = parser.parse_args(rest)
@@ -134,7 +134,8 @@ def _help(parser, parsed, overrides):
         print("\n".join(configs.describe(config)))
 
 
-def _process_settings():
+def process_settings():
+    """Compile cache, quiet libraries, memory: what a process of ours sets before it starts."""
     import jax
 
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl for a flag of theirs
