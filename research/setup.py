@@ -10,7 +10,7 @@ from research import config as configs
 from research import pictures, sharding
 from research.data import DATASETS
 from research.data.augment import make_augment
-from research.data.batches import open_split, train_batches
+from research.data.batches import open_split, read, train_batches
 from research.errors import UserError, nearest
 from research.models import MODELS
 from research.optimizers import make_optimizer, path_of
@@ -103,9 +103,8 @@ def summary(params):
 def _check_metrics(setup):
     """The metrics that the config goes by are among those that the task evaluates."""
     variables = eval_variables(setup.abstract)
-    rows = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in setup.dataset.features.items()}
-    rows["mask"] = jax.ShapeDtypeStruct((1,), np.float32)
-    sums, _ = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, rows)
+    batch = {**read(setup.splits["validation"], [0]), "mask": np.ones(1, np.float32)}
+    sums, _ = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, batch)
     wanted = {
         "eval.metric": setup.config.eval.metric,
         "train.early_stopping.metric": setup.config.train.early_stopping.metric,

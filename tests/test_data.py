@@ -50,6 +50,7 @@ def test_a_jump_to_a_step_equals_the_walk_to_it(first):
     assert all(same(a, b) for a, b in zip(jump, walk[first:]))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.parametrize("first", [0, 5])
 def test_streamed_order_is_in_memory_order(workers, first):

@@ -56,6 +56,7 @@ def stop_at(step, monkeypatch):
     monkeypatch.setattr(Log, "row", row_then_signal)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("parallel,devices,k", [("jit", 1, 1), ("jit", 1, 3), ("pmap", 2, 1)])
 def test_resumed_run_equals_unbroken_run(tmp_path, monkeypatch, parallel, devices, k):
     options = {**EVERYTHING, "train__parallel": parallel, "train__steps_per_call": k, "log__every_steps": 2}

@@ -68,6 +68,7 @@ def by_hand(name, gradients, p=2.0, rate=0.1, decay=0.01):
     return values
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", "lamb"])
 def test_three_updates_equal_those_worked_by_hand(name):
     arguments = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}

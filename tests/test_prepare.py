@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import shutil
 import struct
 import tarfile
 import threading
@@ -13,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from research.data import prepare as module
+from research.data.dataset import find
 from research.data.prepare import RECIPES, Archive, download, prepare
 from research.errors import UserError
 
@@ -41,6 +43,7 @@ def small_mnist():
     return RECIPES["mnist"]._replace(archives=tuple(archives)), contents, packed
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("packing", ["archives", "unpacked"])
 def test_mnist_from_a_manual_folder_reads_back_through_tfds(tmp_path, packing):
     recipe, contents, packed = small_mnist()
@@ -168,6 +171,15 @@ def test_digits_prepare_themselves_and_two_at_once_do_no_harm(tmp_path, monkeypa
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
     source = tfds.builder_from_directory(tmp_path / "digits" / "1.0.0").as_data_source(split="test")
     assert len(source) == 360 and source[0]["image"].shape == (8, 8, 1)
+
+
+def test_a_folder_that_is_still_being_written_is_not_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    prepare(RECIPES["digits"], tmp_path)
+    for name in ("1.0.0.incomplete-x", "1.0.0.9-incomplete", "9.9.x"):
+        shutil.copytree(tmp_path / "digits" / "1.0.0", tmp_path / "digits" / name)
+    shutil.copytree(tmp_path / "digits" / "1.0.0", tmp_path / "digits" / "1.0.10")
+    assert find("digits") == tmp_path / "digits" / "1.0.10"
 
 
 def test_unknown_data_set_lists_the_known():

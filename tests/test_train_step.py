@@ -42,6 +42,7 @@ def alone():
     return train(**NORM, train__ema=0.9, data__augment__mixup=0.4, data__augment__crop_padding=1)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("devices,parallel", [(2, "jit"), (8, "jit"), (8, "pmap"), (1, "pmap")])
 def test_n_devices_train_as_one_with_batch_norm_and_uneven_masks(alone, devices, parallel):
     augment = {"data__augment__mixup": 0.4, "data__augment__crop_padding": 1}
@@ -75,6 +76,7 @@ def test_microbatches_with_batch_norm_are_the_same_ones_on_any_number_of_devices
     assert_same_numbers(train(steps=1, devices=4, train__microbatches=2, train__parallel="pmap", **NORM), alone)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("parallel,devices", [("jit", 2), ("pmap", 2)])
 def test_k_steps_a_call_equal_k_calls(parallel, devices):
     single = make_setup(devices, train__parallel=parallel)

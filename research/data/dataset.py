@@ -81,11 +81,11 @@ def data_folders():
 def find(name):
     """The folder of the newest version of a prepared TFDS data set, or None."""
     for folder in data_folders():
-        versions = [path.parent for path in (folder / name).glob("*/dataset_info.json")]
+        # By number: a folder that is still being written has another name.
+        found = [path.parent for path in (folder / name).glob("*.*.*/dataset_info.json")]
+        versions = [path for path in found if all(part.isdigit() for part in path.name.split("."))]
         if versions:
-            return max(
-                versions, key=lambda path: [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
-            )
+            return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
     return None
 
 
