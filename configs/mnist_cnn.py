@@ -2,6 +2,8 @@
 
     python -m experiments.train --config=configs/mnist_cnn.py --workdir=runs/mnist_cnn
 
+The Flax project's example, two convolutions and 10 epochs, lists 99.17 %; Keras's, 12 epochs, 99.25 %.
+
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
 base   2 cores (AMD EPYC)       1:27   99.21 ± 0.05 (3)
 """

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import json
 import math
 import resource
 import signal
@@ -138,8 +139,8 @@ def _begin(setup, log):
         params = variables.pop("params")
         ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, params)  # a copy: the state is donated
         state = state._replace(params=params, model_state=variables, ema=ema)
-    values = [f"    {line.strip()}" for line in configs.describe(setup.config)]
-    log.text("config", "\n".join(line.split(" ")[4] for line in values))
+    text = json.dumps(configs.to_json(setup.config), indent=2)
+    log.text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # four spaces: Markdown's code
     batch = next(train_batches(setup.splits["train"], setup.config.seed, 64, 0, 1))
     if "image" in batch:
         log.image("train", pictures.grid(batch["image"]))

@@ -15,6 +15,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
 KEPT = ROOT / "results" / "images.json"
+SPEED = ROOT / "results" / "speed.json"
 
 
 def read_run(folder):
@@ -66,6 +67,30 @@ def rows(kept):
         )
 
 
+def write_speed(readme):
+    """README's table of benchmarks/images.py from results/speed.json."""
+    if not SPEED.is_file():
+        return
+    table = [
+        "| step | ours, examples/s | over PyTorch eager | over its channels_last | start, s | peak, MB | waiting for data |"
+    ]
+    table.append("|---|---|---|---|---|---|---|")
+    for name, found in json.loads(SPEED.read_text()).items():
+        rate = {side: statistics.median(found[side]["examples_per_second"]) for side in found}
+        both = [
+            f"{found['ours'][key] / unit:.{digits}f} ({found['torch'][key] / unit:.{digits}f})"
+            for key, unit, digits in (("start_seconds", 1, 1), ("peak_bytes", 1e6, 0))
+        ]
+        network, batch = name.rsplit("_", 1)
+        table.append(
+            f"| {network}, batch {batch} | {rate['ours']:,.0f} | {rate['ours'] / rate['torch']:.2f} | "
+            f"{rate['ours'] / rate['torch_channels_last']:.2f} | {both[0]} | {both[1]} | "
+            f"{100 * statistics.median(found['ours']['wait']):.1f} % |"
+        )
+    replace = lambda m: m[1] + "\n".join(table) + "\n" + m[2]
+    readme.write_text(re.sub(r"(<!-- speed -->\n).*?(<!-- end speed -->)", replace, readme.read_text(), flags=re.S))
+
+
 def main(folders):
     kept = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     groups = {}
@@ -99,6 +124,7 @@ def main(folders):
         flags=re.S,
     )
     readme.write_text(text)
+    write_speed(readme)
     for name, lines in headers.items():
         path = ROOT / "configs" / f"{name}.py"
         docstring, quotes, code = path.read_text()[3:].partition('"""')

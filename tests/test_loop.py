@@ -170,6 +170,13 @@ def test_rows_are_once_each_and_sum_up_their_window(tmp_path):
     assert windows == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_run_equals_the_run_in_memory(tmp_path, workers):
+    train(tmp_path / "memory", **EVERYTHING)
+    train(tmp_path / "stream", **EVERYTHING, data__memory_limit_bytes=0, data__workers=workers)
+    assert (tmp_path / "stream" / "metrics.jsonl").read_bytes() == (tmp_path / "memory" / "metrics.jsonl").read_bytes()
+
+
 def test_early_stopping_ends_after_its_patience_and_stays_ended(tmp_path):
     options = {
         "optimizer__learning_rate": 0.0,  # nothing ever improves
