@@ -3,7 +3,6 @@
 import argparse
 import ctypes
 import os
-import pathlib
 import sys
 import traceback
 import warnings
@@ -15,7 +14,7 @@ from research import runs
 from research.data.batches import cache_home
 from research.errors import UserError
 
-REPORT = "This is a defect of ours: please report it with the lines above, at the project's issue tracker."
+REPORT = "error: not foreseen; unless code of your own is in the lines above, please report them as an issue"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,7 +86,7 @@ def load_config(parsed, overrides):
         config, file, size = configs.load_file(parsed.config)
     elif getattr(parsed, "workdir", None) is not None:
         config = runs.read_config(parsed.workdir)
-        saved = runs.read_json(pathlib.Path(parsed.workdir) / "config.json")
+        saved = runs.read_saved(parsed.workdir)
         file, size = saved["file"], saved["size"]
     else:
         raise UserError(2, "--config: needed, as --config=configs/digits_cnn.py")

@@ -1,6 +1,6 @@
-"""Evaluates a run's best checkpoint on a split, each example counted once.
+"""Evaluates a run's best checkpoint (the newest, before any evaluation) on a split, each example counted once.
 
-python -m experiments.evaluate --workdir=runs/digits_cnn
+python -m experiments.evaluate --workdir=runs/digits_cnn --split=test
 python -m experiments.evaluate --workdir=runs/digits_cnn --split='train[:100]' --output=metrics.json
 """
 
@@ -14,7 +14,7 @@ from research.setup import prepare_evaluation
 def make_parser():
     parser = command.parser(__doc__, workdir="the run folder")
     parser.add_argument(
-        "--split", default="test", help="train, validation or test as the run has them, or a split string"
+        "--split", default="validation", help="train, validation or test as the run has them, or a split string"
     )
     parser.add_argument("--output", metavar="FILE", help="write the metrics there as JSON, unrounded")
     return parser
@@ -25,6 +25,7 @@ def main(arguments, overrides):
     run = runs.load(command.required(arguments.workdir, "--workdir"))
     setup = prepare_evaluation(run.config, arguments.split)
     metrics = loop.evaluate(setup, run.variables, arguments.split)
+    print(f"checkpoint of step {run.step}")
     for name, value in metrics.items():
         print(f"{arguments.split} {name} {value:.4f}")
     if arguments.output:

@@ -1,7 +1,9 @@
 """Checkpoints: asynchronous, atomic, the newest few and the best. Every call of Orbax is here."""
 
+import contextlib
 import logging
 import pathlib
+import zlib
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from research.errors import UserError
 
 FORMAT = 1
+_WRITING = (OSError, ValueError, RuntimeError)  # a full disk is any of these to Orbax and TensorStore
 
 
 class Checkpoints:
@@ -31,20 +34,23 @@ class Checkpoints:
         """
         self.retention.best_step = progress["best_step"]
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave({"format": FORMAT, **progress})
+            state=ocp.args.StandardSave(state),
+            progress=ocp.args.JsonSave({"format": FORMAT, **progress, "sums": _sums(state)}),
         )
         try:
             self.manager.wait_until_finished()
             if step not in self.manager.all_steps() and not self.manager.save(step, args=arguments, force=True):
                 raise UserError(5, f"{self.folder}: step {step} was not saved: a newer one is there")
-        except OSError as error:
+        except _WRITING as error:
             raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
 
     def steps(self):
         return sorted(self.manager.all_steps())
 
     def restore(self, abstract):
-        """The newest step that can be read: (step, state, progress); None where there is none at all.
+        """The newest step that can be trusted: (step, state, progress); None where there is none at all.
+
+        Damaged steps that are newer than it are deleted, so that they will be saved again.
 
         Args:
             abstract: TrainState of ShapeDtypeStructs with the shardings to restore onto, of any number of devices.
@@ -55,11 +61,16 @@ class Checkpoints:
         bad = []
         for step in reversed(self.steps()):
             try:
-                return (step, *self.restore_step(step, abstract))
+                found = (step, *self.restore_step(step, abstract))
             except UserError as error:
-                bad.append(str(error))
+                bad.append((step, str(error)))
+                continue
+            for damaged, reason in bad:
+                logging.getLogger("research").warning("%s; going on from step %d", reason, step)
+                self.manager.delete(damaged)
+            return found
         if bad:
-            raise UserError(4, f"{self.folder}: no step can be trusted: {'; '.join(bad)}")
+            raise UserError(4, f"{self.folder}: no step can be trusted: {'; '.join(reason for _, reason in bad)}")
         return None
 
     def restore_step(self, step, abstract):
@@ -68,7 +79,14 @@ class Checkpoints:
             restored = self.manager.restore(step, args=arguments)
         except Exception as error:  # Orbax raises whatever its readers do
             raise UserError(4, f"{self.folder}, step {step}: {type(error).__name__}: {error}") from error
+        self.verify(step, restored["state"], restored["progress"])
         return restored["state"], restored["progress"]
+
+    def verify(self, step, state, progress):
+        sums = progress.pop("sums", {})  # a checkpoint of before there were any has none
+        for path, found in _sums(state).items():
+            if sums.get(path, found) != found:
+                raise UserError(4, f"{self.folder}, step {step}: damaged: {path} is not what was saved")
 
     def progress(self, step):
         return self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
@@ -81,7 +99,7 @@ class Checkpoints:
         """
         try:
             self.manager.wait_until_finished()
-        except OSError as error:
+        except _WRITING as error:
             raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
         finally:
             self.manager.close()
@@ -112,27 +130,49 @@ def read_best(folder):
     if not place.is_dir():
         raise UserError(4, f"{folder}: no checkpoints here")
     checkpoints = Checkpoints(place)
+    bad = []
     try:
         steps = checkpoints.steps()
         if not steps:
             raise UserError(4, f"{place}: no step here")
-        best = checkpoints.progress(steps[-1])["best_step"]
-        step = best if best in steps else steps[-1]
-        saved = checkpoints.manager.item_metadata(step)["state"]
-        tree = getattr(saved, "tree", saved)
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
-        state = checkpoints.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))[
-            "state"
-        ]
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(4, f"{place}: cannot be read: {type(error).__name__}: {error}") from error
+        best = _best_step(checkpoints, steps)
+        for step in dict.fromkeys([*([best] if best in steps else []), *reversed(steps)]):
+            try:
+                return step, _read_variables(checkpoints, step)
+            except Exception as error:  # Orbax raises whatever its readers do
+                bad.append(f"step {step}: {type(error).__name__}: {error}")
+        raise UserError(4, f"{place}: no step can be trusted: {'; '.join(bad)}")
     finally:
         checkpoints.close()
+
+
+def _best_step(checkpoints, steps):
+    """The best step by the newest progress that can be read."""
+    for step in reversed(steps):
+        with contextlib.suppress(Exception):  # a damaged one: the next older tells
+            return checkpoints.progress(step)["best_step"]
+    return None
+
+
+def _read_variables(checkpoints, step):
+    saved = checkpoints.manager.item_metadata(step)["state"]
+    tree = getattr(saved, "tree", saved)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
+    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore())
+    restored = checkpoints.manager.restore(step, args=arguments)
+    state = {field: restored["state"].get(field) for field in ("params", "model_state", "ema")}
+    checkpoints.verify(step, state, restored["progress"])
     params = state["params"] if state.get("ema") is None else state["ema"]
-    return step, jax.tree.map(np.asarray, {"params": params, **(state["model_state"] or {})})
+    return jax.tree.map(np.asarray, {"params": params, **(state["model_state"] or {})})
+
+
+def _sums(state):
+    """A check sum of each leaf, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    text = lambda key: str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", ""))))
+    name = lambda path: "/".join(map(text, path))
+    return {name(path): zlib.crc32(np.ascontiguousarray(leaf)) for path, leaf in leaves}
 
 
 def warm_start(variables, init_from):

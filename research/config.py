@@ -5,12 +5,14 @@ these. A section with a `name` also holds the arguments of the thing named: the 
 arguments of a task, a data set or an optimizer, with their types read off the signature.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import inspect
 import json
 import math
 import pathlib
+import re
 import types
 import typing
 
@@ -48,10 +50,14 @@ def load_file(argument):
         )
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(2, f"--config: {file} defines no get_config(size)")
-    return override(module.get_config(size or "base"), {}), file, size or "base"
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(size or "base")
+    except UserError:
+        raise
+    except Exception as error:  # the file is its user's code
+        raise UserError(2, f"--config: {file}: {type(error).__name__}: {error}") from error
+    return override(config, {}), file, size or "base"
 
 
 def override(config, values):
@@ -76,6 +82,11 @@ def override(config, values):
             inside = [known for known in fields if known.startswith(f"{path}.")]
             if inside:
                 raise UserError(2, f"config.{path}: a section, not a field; its fields are {', '.join(inside)}")
+            section, _, leaf = path.partition(".")
+            owners = [name for name, thing in NAMED.get(section, {}).items() if leaf in _signature(thing)]
+            if owners:
+                named = flat.get(f"{section}.name", fields[f"{section}.name"].default)
+                raise UserError(2, f"config.{path}: {named} has no {leaf}; {', '.join(sorted(owners))} would have it")
             raise UserError(
                 2, f"config.{path}: no such field{nearest(f'config.{path}', [f'config.{p}' for p in fields])}"
             )
@@ -122,6 +133,9 @@ def resolve(config, dataset, devices):
             f"config.data.batch_size: {size} is not divisible by {devices} devices x {config.train.microbatches} "
             f"microbatches; the next that is: {-(-size // parts) * parts}",
         )
+    side = min(dataset.features["image"][0][:2]) if "image" in dataset.features else math.inf
+    if config.data.augment.cutout >= side:
+        raise UserError(2, f"config.data.augment.cutout: {config.data.augment.cutout} covers images of side {side}")
     if config.data.augment.mixup and (size // devices) % 2:
         raise UserError(
             2, f"config.data.batch_size: mixup pairs neighbours, so {size} / {devices} devices must be even"
@@ -137,6 +151,14 @@ def resolve(config, dataset, devices):
             f"{config.data.splits.train!r}, which has {n} examples",
         )
     times = durations(config, n)
+    if times["train"] < 1:
+        raise UserError(2, f"config.train.epochs: {config.train.epochs} epochs of {n} examples are not one step")
+    if config.optimizer.schedule == "wsd" and (times["decay"] or 0) > times["train"] - times["warmup"]:
+        raise UserError(
+            2,
+            f"config.optimizer.decay_steps: {times['decay']} steps of decay and {times['warmup']} of "
+            f"warm-up in a run of {times['train']}",
+        )
     if times["warmup"] > times["train"]:
         raise UserError(
             2,
@@ -283,7 +305,7 @@ def _parse(path, annotation, value):
         return None
     if typing.get_origin(kind) is tuple:
         if isinstance(value, str):
-            value = [part.strip().strip("'\"") for part in value.strip().strip("()[]").split(",") if part.strip()]
+            value = _items(value)
         if not isinstance(value, (list, tuple)):
             raise wrong
         element = typing.get_args(kind)[0]
@@ -305,6 +327,16 @@ def _parse(path, annotation, value):
     return number
 
 
+def _items(text):
+    """The elements of a tuple written as text: (1, 2), ('a', 'b') or a,b; commas inside brackets are no separators."""
+    try:
+        value = ast.literal_eval(text)
+        return list(value) if isinstance(value, (tuple, list)) else [text.strip()]
+    except (ValueError, SyntaxError):
+        items = re.findall(r"(?:[^,(\[{]|\([^)]*\)?|\[[^\]]*\]?|\{[^}]*\}?)+", text)
+        return [item.strip() for item in items if item.strip()]
+
+
 def _twin(path):
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if path.endswith(one):
@@ -320,6 +352,8 @@ def _check(config):
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
+            if isinstance(number, int) and high == math.inf and leaf != "memory_limit_bytes":
+                high = 2**31 - 1  # what an int32 holds
             if number < low or number > high or (number == high and not closed):
                 bounds = f"at least {low}" + (
                     "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
@@ -332,6 +366,8 @@ def _check(config):
             raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
     if flat["train.steps"] is None and not flat["train.epochs"]:
         raise UserError(2, "config.train.epochs: a run needs a length; give this or config.train.steps")
+    if flat["optimizer.schedule"] == "exponential" and not flat["optimizer.end_factor"]:
+        raise UserError(2, "config.optimizer.end_factor: exponential multiplies the rate by it; it must be above 0")
     bounds = flat["optimizer.boundaries_steps"] or flat["optimizer.boundaries_epochs"] or ()
     if flat["optimizer.schedule"] == "piecewise" and len(bounds) != len(flat["optimizer.boundary_factors"]):
         raise UserError(

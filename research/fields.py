@@ -79,7 +79,10 @@ BOUNDS = {
         ("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)
     ),
     **dict.fromkeys(("warmup_steps", "warmup_epochs", "decay_steps", "decay_epochs"), (0, math.inf, True)),
-    **dict.fromkeys(("memory_limit_bytes", "epochs", "every_epochs", "clip_norm", "rotation"), (0, math.inf, True)),
+    **dict.fromkeys(("memory_limit_bytes", "epochs", "rotation"), (0, math.inf, True)),
+    **dict.fromkeys(("boundaries_steps", "boundaries_epochs"), (0, math.inf, True)),
+    **dict.fromkeys(("every_epochs", "clip_norm", "eps", "initial_accumulator_value"), (1e-30, math.inf, True)),
+    "boundary_factors": (0, 1, True),
     "scale": (0, 1, False),
     "std": (1e-6, math.inf, True),
     "end_factor": (0, 1, True),

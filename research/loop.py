@@ -15,7 +15,8 @@ import numpy as np
 from research import config as configs
 from research import metrics, pictures, runs, sharding
 from research.checkpoint import Checkpoints, warm_start
-from research.data.batches import eval_batches, train_batches
+from research.data.batches import eval_batches, read, train_batches
+from research.data.order import step_examples
 from research.errors import UserError
 from research.log import Log
 from research.randomness import run_key
@@ -48,16 +49,20 @@ def train(config, workdir, *, file="", size="", devices=None):
     in_memory = {base for split in setup.splits.values() if split.arrays is not None for base in split.arrays}
     data = runs.describe_data(setup.dataset, sorted(in_memory))
     with runs.claim(workdir, setup.config, file, size, data) as folder, _signals() as stop:
-        checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
+        checkpoints = None
         try:
+            checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
             result = _train(setup, folder, checkpoints, stop, began)
             checkpoints.close()
         except Exception as error:
             code = getattr(error, "code", 1)
             status = "stopped" if code in (130, 143) else "diverged" if code == 6 else "failed"
             with contextlib.suppress(UserError):  # the first error is the one to show
-                checkpoints.close()
+                if checkpoints is not None:
+                    checkpoints.close()
                 runs.write_json(folder / "result.json", {"status": status, "reason": str(error)})
+            if isinstance(error, OSError):
+                raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
             raise
         runs.write_json(folder / "result.json", result)
     return result
@@ -67,7 +72,7 @@ def evaluate(setup, variables, role, eval_step=None):
     """Metrics of a split, each example counted once: {name: float}."""
     eval_step = eval_step or make_eval_step(setup.model, setup.task, setup.mesh)
     parts = setup.mesh.devices.size
-    size = -(-setup.config.data.eval_batch_size // parts) * parts
+    size = -(-min(setup.config.data.eval_batch_size, len(setup.splits[role])) // parts) * parts
     total, kept, pending = {}, collections.defaultdict(list), collections.deque()
 
     def fetch():
@@ -141,9 +146,10 @@ def _begin(setup, log):
         state = state._replace(params=params, model_state=variables, ema=ema)
     text = json.dumps(configs.to_json(setup.config), indent=2)
     log.text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # four spaces: Markdown's code
-    batch = next(train_batches(setup.splits["train"], setup.config.seed, 64, 0, 1))
+    split = setup.splits["train"]
+    batch = read(split, step_examples(setup.config.seed, 0, min(64, len(split)), len(split)))
     if "image" in batch:
-        log.image("train", pictures.grid(batch["image"]))
+        log.image("train", pictures.grid(batch["image"], scale=max(1, 64 // batch["image"].shape[1])))
     return state
 
 
@@ -151,7 +157,8 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
     """Trains from progress["step"] to the end, an early stop or a signal; returns state and progress."""
     config, times, size = setup.config, setup.times, setup.config.data.batch_size
     train_step = make_train_step(setup.model, setup.task, setup.optimizer, config, setup.mesh)
-    step, k, pending = progress["step"], config.train.steps_per_call, collections.deque()
+    step, pending, stacked = progress["step"], collections.deque(), config.train.steps_per_call > 1
+    k = min(config.train.steps_per_call, times["eval"], times["train"])
     split, processes = setup.splits["train"], (jax.process_index(), jax.process_count())
     batches = train_batches(split, config.seed, size, step, times["train"], *processes)
     key = sharding.place(run_key(config.seed), sharding.replicated(setup.mesh))
@@ -161,22 +168,23 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
         boundary = min(_next(step, times["eval"]), _next(step, times["checkpoint"]), times["train"])
         count = min(k, boundary - step)
         asked = time.monotonic()
-        batch = next(batches) if k == 1 else _stack([next(batches) for _ in range(count)], k)
+        batch = _stack([next(batches) for _ in range(count)], k) if stacked else next(batches)
         progress["wait_seconds"] += 0.0 if first else time.monotonic() - asked
-        state, measured = train_step(state, batch, key, *(() if k == 1 else (count,)))
+        state, measured = train_step(state, batch, key, *((count,) if stacked else ()))
         pending.append((step, count, measured))
         step += count
         if first:
             jax.block_until_ready(measured)  # compiling is no part of the rates
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
             first, mark, timed_from = False, time.monotonic(), step
-        while pending and (len(pending) >= IN_FLIGHT or step == boundary or stop):
+        stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
+        while pending and (len(pending) >= IN_FLIGHT or step == boundary or stopping):
             done = pending[0][0] + pending[0][1]
             jax.block_until_ready(pending[0][2])
             if done > timed_from:
                 log.rate = (done - timed_from) * size / (time.monotonic() - mark)
             _fetch(pending.popleft(), progress, log, config.log.every_steps)
-        if step != boundary and not stop:
+        if step != boundary and not stopping:
             continue
         progress["step"] = step
         progress["train_seconds"] += time.monotonic() - mark
@@ -190,11 +198,11 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
             step % times["checkpoint"] == 0
             or step == times["train"]
             or step == progress["best_step"]
-            or stop
+            or stopping
             or progress["stopped_early"]
         ):
             checkpoints.save(step, state, progress)
-        if stop:
+        if stopping:
             raise UserError(
                 128 + stop[0],
                 f"{log.path.parent}: stopped at step {step} by {signal.Signals(stop[0]).name}; "

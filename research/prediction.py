@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from research import config as configs
-from research.data import DATASETS
+from research.data import open_dataset
 from research.data.batches import eval_batches, open_split
 from research.errors import UserError
 
@@ -22,6 +22,8 @@ def read_images(paths, spec):
     for path in paths:
         try:
             with Image.open(path) as image:
+                if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+                    image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
                 image = image.convert("L" if channels == 1 else "RGB").resize(
                     (width, height), Image.Resampling.BILINEAR
                 )
@@ -34,9 +36,11 @@ def read_images(paths, spec):
 
 def read_split(run, split):
     """Images of a split, as read_images gives those of files, with their labels."""
-    dataset = DATASETS[run.config.data.name](**configs.arguments("data", run.config))
+    dataset = open_dataset(run.config.data.name, configs.arguments("data", run.config))
     text = run.config.data.splits.get(split, split)
-    opened = open_split(dataset, text, split, run.config.data.memory_limit_bytes, 0)
+    if text is None:
+        raise UserError(2, f"--split: the run has no {split} split")
+    opened = open_split(dataset, text, f"--split={split}", run.config.data.memory_limit_bytes, 0)
     for start, batch in enumerate(eval_batches(opened, 256)):
         for i in np.flatnonzero(batch["mask"]):
             yield f"{text} {start * 256 + i}", batch["image"][i], int(batch["label"][i])
@@ -46,6 +50,8 @@ def top_classes(run, images, top):
     """For each image {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
     predict = jax.jit(lambda variables, batch: run.task.predict(run.model, variables, batch)["probabilities"])
     images, labels = list(images), run.spec.labels
+    if run.config.task.name != "classify_images":
+        raise UserError(2, f"{run.folder}: its task {run.config.task.name} predicts no classes of images")
     size = min(256, len(images))
     for start in range(0, len(images), size):
         chunk = images[start : start + size]

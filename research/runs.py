@@ -59,19 +59,34 @@ def load(folder):
 
 def read_config(folder):
     """The complete config of a run folder."""
-    saved = read_json(pathlib.Path(folder) / "config.json")
-    if saved is None or "config" not in saved:
+    saved = read_saved(folder)
+    if saved is None:
         raise UserError(2, f"{folder}: no run folder: it has no config.json")
     return configs.from_json(saved["config"])
 
 
+def read_saved(folder):
+    """config.json as it stands, {"format", "file", "size", "config"}; None where there is none."""
+    path = pathlib.Path(folder) / "config.json"
+    saved = read_json(path)
+    if saved is None:
+        return None
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict) or saved.get("format") != 1:
+        raise UserError(2, f"{path}: not a config of ours, of format 1")
+    return saved
+
+
 def read_spec(folder):
     """What the data of a run said of themselves, from its manifest: the data need not be here."""
-    data = (read_json(pathlib.Path(folder) / "manifest.json") or [{}])[-1].get("data")
-    if data is None:
-        raise UserError(2, f"{folder}: no run folder: it has no manifest.json")
-    features = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in data["features"].items()}
-    return Dataset(data["name"], features, data["examples"], None, data["classes"], tuple(data["labels"]))
+    path = pathlib.Path(folder) / "manifest.json"
+    try:
+        data = read_json(path)[-1]["data"]
+        named = (data["name"], data["features"], data["examples"], data["classes"], data["labels"])
+    except (TypeError, KeyError, IndexError) as error:
+        raise UserError(2, f"{path}: not a manifest of ours") from error
+    name, features, examples, classes, labels = named
+    features = {field: (tuple(shape), np.dtype(dtype)) for field, (shape, dtype) in features.items()}
+    return Dataset(name, features, examples, None, classes, tuple(labels))
 
 
 def check(workdir, config):
@@ -84,7 +99,7 @@ def check(workdir, config):
         UserError: 2 for another config's run, 5 for a folder that cannot be written.
     """
     folder = pathlib.Path(workdir)
-    saved = read_json(folder / "config.json")
+    saved = read_saved(folder)
     if saved is not None:
         differing = configs.differences(configs.from_json(saved["config"]), config)
         if differing:
@@ -94,8 +109,17 @@ def check(workdir, config):
         if not {child.name for child in folder.iterdir()} <= {"lock"}:
             raise UserError(2, f"{folder}: not empty, and no run folder; choose another --workdir")
     result = read_json(folder / "result.json")
-    if result is not None and result["status"] == "finished":
+    if isinstance(result, dict) and result.get("status") == "finished":
+        if not {"metrics", "step", "best_step", "seconds"} <= set(result):
+            raise UserError(2, f"{folder / 'result.json'}: not a result of ours; delete it to have it made again")
         return result
+    for name, kind in (
+        ("checkpoints", pathlib.Path.is_dir),
+        ("tensorboard", pathlib.Path.is_dir),
+        ("metrics.jsonl", pathlib.Path.is_file),
+    ):
+        if (folder / name).exists() and not kind(folder / name):
+            raise UserError(2, f"{folder / name}: not what a run folder has there; choose another --workdir")
     existing = folder
     while not existing.exists():
         existing = existing.parent
@@ -146,9 +170,13 @@ def _manifest(data):
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent
     )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent
+    )
     return {
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         "commit": commit.stdout.strip() or None,
+        "uncommitted": changed.stdout.splitlines(),  # files that the commit does not tell of
         "versions": {"python": platform.python_version(), **versions},
         "devices": [device.device_kind for device in jax.devices()],
         "data": data,
@@ -177,6 +205,8 @@ def read_json(path):
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UserError(2, f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(2, f"{path}: not JSON: {error}") from error
 
@@ -199,5 +229,7 @@ def read_rows(folder):
     rows = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if isinstance(row, dict) and {"step", "split"} <= set(row):
+                rows.append(row)
     return rows

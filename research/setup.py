@@ -8,7 +8,7 @@ import numpy as np
 
 from research import config as configs
 from research import pictures, sharding
-from research.data import DATASETS
+from research.data import open_dataset
 from research.data.augment import make_augment
 from research.data.batches import open_split, read, train_batches
 from research.errors import UserError, nearest
@@ -45,7 +45,7 @@ def resolve(config, devices=None):
         UserError: 2 or 3.
     """
     mesh = sharding.make_mesh(devices)
-    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
+    dataset = open_dataset(config.data.name, configs.arguments("data", config))
     return configs.resolve(config, dataset, mesh.devices.size), dataset, mesh
 
 
@@ -78,11 +78,11 @@ def prepare_evaluation(config, split):
         config: of a run, complete.
         split: one of train, validation, test as the config has them, or any split string.
     """
-    dataset = DATASETS[config.data.name](**configs.arguments("data", config))
+    dataset = open_dataset(config.data.name, configs.arguments("data", config))
     text = config.data.splits.get(split, split)
     if text is None:
         raise UserError(2, f"--split: the run has no {split} split")
-    opened = open_split(dataset, text, split, config.data.memory_limit_bytes, config.data.workers)
+    opened = open_split(dataset, text, f"--split={split}", config.data.memory_limit_bytes, config.data.workers)
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
     return Setup(config, dataset, {split: opened}, model, task, sharding.make_mesh())
@@ -138,7 +138,10 @@ def show_data(config, output, examples, step):
     n = min(examples, config.data.batch_size)
     scale = max(1, 64 // batch["image"].shape[1])
     sides = [pictures.grid(images["image"][:n], 8, scale) for images in (batch, after)]
-    Image.fromarray(np.concatenate(sides, axis=1)).save(output)
+    try:
+        Image.fromarray(np.concatenate(sides, axis=1)).save(output)
+    except OSError as error:
+        raise UserError(5, f"{output}: cannot be written: {error.strerror}") from error
     captions = []
     for i in range(n):
         text = f"{i}: {dataset.labels[batch['label'][i]]}"

@@ -71,9 +71,8 @@ def write_speed(readme):
     """README's table of benchmarks/images.py from results/speed.json."""
     if not SPEED.is_file():
         return
-    table = [
-        "| step | ours, examples/s | over PyTorch eager | over its channels_last | start, s | peak, MB | waiting for data |"
-    ]
+    columns = ("step", "ours, examples/s", "over PyTorch eager", "over channels_last", "start, s", "MB", "data wait")
+    table = [f"| {' | '.join(columns)} |"]
     table.append("|---|---|---|---|---|---|---|")
     for name, found in json.loads(SPEED.read_text()).items():
         rate = {side: statistics.median(found[side]["examples_per_second"]) for side in found}
@@ -110,9 +109,10 @@ def main(folders):
     ]
     headers = {}
     for name, size, machine, seconds, mean, spread, n, parameters in rows(kept):
+        figure = f"{mean:.2f} ± {spread:.2f}" if n > 1 else f"{mean:.2f}"
         clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        table.append(f"| {name} | {size} | {parameters:,} | {mean:.2f} ± {spread:.2f} | {n} | {clock} | {machine} |")
-        line = f"{size:<6} {machine:<22} {clock:>6}   {mean:.2f} ± {spread:.2f} ({n})"
+        table.append(f"| {name} | {size} | {parameters:,} | {figure} | {n} | {clock} | {machine} |")
+        line = f"{size:<6} {machine:<22} {clock:>6}   {figure} ({n})"
         headers.setdefault(
             name, ["size   hardware                 time   test accuracy, %: mean ± std (seeds)"]
         ).append(line)

@@ -154,7 +154,7 @@ def test_any_numbers_survive_text_and_json(data):
     values = {
         "optimizer.learning_rate": data.draw(st.floats(0, 10)),
         "data.batch_size": data.draw(st.integers(1, 10**6)),
-        "optimizer.clip_norm": data.draw(st.none() | st.floats(0, 1e6)),
+        "optimizer.clip_norm": data.draw(st.none() | st.floats(1e-9, 1e6)),
         "model.name": "mlp",
         "model.widths": tuple(data.draw(st.lists(st.integers(1, 9), max_size=4))),
         "train.parallel": data.draw(st.sampled_from(["jit", "pmap"])),
@@ -217,3 +217,53 @@ def test_a_file_that_is_not_there_lists_those_that_are(text, monkeypatch):
 def test_describe_shows_each_leaf():
     text = "\n".join(configs.describe(make_config()))
     assert all(f"--config.{path}=" in text for path in FIELDS)
+
+
+@pytest.mark.parametrize(
+    "text,items",
+    [
+        ("(Conv_0|head)/.*=0.1,head{1,2}=frozen", ("(Conv_0|head)/.*=0.1", "head{1,2}=frozen")),
+        ("[a,b]=2", ("[a,b]=2",)),
+        ("(=0.1", ("(=0.1",)),
+        ("('a=1', 'b=2')", ("a=1", "b=2")),
+        ("", ()),
+    ],
+)
+def test_regular_expressions_survive_as_elements_of_a_tuple(text, items):
+    assert configs.override(make_config(), {"optimizer.rules": text}).optimizer.rules == items
+
+
+@pytest.mark.parametrize(
+    "body,part",
+    [
+        ("def get_config(size): return 1 / 0", "ZeroDivisionError"),
+        ("def get_config(size", "SyntaxError"),
+        ("x = 1", "get_config"),
+        (
+            "from research.config import base\ndef get_config(size):\n c = base()\n c.optimzer.x = 1\n return c",
+            "optimzer",
+        ),
+        ("from research.config import base\ndef get_config(size):\n c = base()\n c.seed = 'x'\n return c", "TypeError"),
+    ],
+)
+def test_a_broken_config_file_is_one_line(body, part, tmp_path):
+    (tmp_path / "broken.py").write_text(body)
+    with pytest.raises(UserError, match=part) as error:
+        configs.load_file(tmp_path / "broken.py")
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "values,part",
+    [
+        ({"optimizer.schedule": "exponential"}, "config.optimizer.end_factor"),
+        ({"seed": 2**63}, "at most 2147483647"),
+        ({"train.steps": 10**20}, "config.train.steps"),
+        ({"optimizer.clip_norm": 0.0}, "config.optimizer.clip_norm"),
+        ({"optimizer.name": "adam", "optimizer.eps": -1}, "config.optimizer.eps"),
+        ({"optimizer.boundary_factors": (2.0,)}, "config.optimizer.boundary_factors"),
+        ({"optimizer.b1": 0.5}, "sgd has no b1; adam, adamw, lamb, lion would have it"),
+    ],
+)
+def test_numbers_that_make_no_run_are_refused(values, part):
+    assert part in refused(values)

@@ -6,7 +6,7 @@ from conftest import CACHE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data import DATASETS
+from research.data import DATASETS, open_dataset
 from research.data.batches import eval_batches, open_split, read, train_batches
 from research.data.dataset import Dataset
 from research.data.order import share, step_examples
@@ -16,7 +16,7 @@ MEMORY, STREAM = 2**31, 0
 
 
 def digits(split="train[:100]", limit=MEMORY, workers=0):
-    return open_split(DATASETS["digits"](), split, "train", limit, workers)
+    return open_split(open_dataset("digits", {}), split, "train", limit, workers)
 
 
 def same(a, b):
@@ -147,6 +147,14 @@ def test_the_cache_is_read_back_and_its_loss_costs_nothing_but_time(monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = read(digits(), range(10))
     assert list((tmp_path / "research" / "decoded").glob("digits-train-*/complete"))
+    assert same(read(digits(), range(10)), first)
+
+
+def test_a_damaged_cache_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = read(digits(), range(10))
+    for path in (tmp_path / "research" / "decoded").rglob("*.npy"):
+        path.write_bytes(path.read_bytes()[:200])
     assert same(read(digits(), range(10)), first)
 
 

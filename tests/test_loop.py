@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 
 import jax
@@ -239,12 +240,26 @@ def test_the_newest_step_that_can_be_read_is_taken_and_none_is_an_error(tmp_path
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     step, _, progress = final_state(tmp_path, make_config(**options))
     assert step == progress["step"] == 4
+    assert train(tmp_path, **options)["metrics"] == whole["metrics"]  # and step 8 is made again
+    assert runs.load(tmp_path).step == whole["best_step"] and final_state(tmp_path, make_config(**options))[0] == 8
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "8")
     for path in (tmp_path / "checkpoints" / "4").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(UserError, match="no step can be trusted.*step 8.*step 4") as error:
+    with pytest.raises(UserError, match="no step can be trusted.*step 4") as error:
         train(tmp_path, **options)
     assert error.value.code == 4 and whole["step"] == 8
+
+
+def test_a_flipped_byte_is_refused_and_the_step_before_used(tmp_path):
+    options = {"train__steps": 8, "checkpoint__every_steps": 4}
+    train(tmp_path, **options)
+    blob = max((tmp_path / "checkpoints" / "8" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    assert final_state(tmp_path, make_config(**options))[0] == 4
 
 
 def test_warm_start_takes_what_matches_and_lists_the_rest(tmp_path, capsys):
@@ -278,6 +293,6 @@ def test_result_and_manifest_tell_what_a_later_tool_reads(tmp_path):
     params = runs.load(tmp_path).variables["params"]
     assert result["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
     (start,) = runs.read_json(tmp_path / "manifest.json")
-    assert set(start) == {"command", "commit", "versions", "devices", "data"}
+    assert set(start) == {"command", "commit", "uncommitted", "versions", "devices", "data"}
     assert len(start["data"]["fingerprint"]["train"]) == 64
     assert list((tmp_path / "tensorboard").glob("events*"))

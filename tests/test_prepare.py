@@ -110,11 +110,12 @@ def server():
     """Serves `body` with ranges on loopback; breaks off after `limit` bytes; remembers the ranges asked for."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        body, limit, asked = b"", None, []
+        body, limit, asked, ranges = b"", None, [], True
 
         def do_GET(self):
             value = self.headers.get("Range")
             self.asked.append(value)
+            value = value if self.ranges else None
             first = int(value.split("=")[1].rstrip("-")) if value else 0
             if first >= len(self.body):
                 self.send_error(416)
@@ -147,6 +148,13 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path, server):
     path = download(url, md5, tmp_path, lambda text: None)
     assert path.read_bytes() == handler.body
     assert handler.asked == [None, "bytes=60000-"]
+
+
+def test_a_server_that_knows_no_ranges_is_read_from_the_start(tmp_path, server):
+    url, handler = server
+    handler.body, handler.ranges = RNG.bytes(50_000), False
+    (tmp_path / "file.gz.part").write_bytes(handler.body[:1000])
+    assert download(url, hashlib.md5(handler.body).hexdigest(), tmp_path, str).read_bytes() == handler.body
 
 
 def test_a_download_with_a_wrong_sum_is_deleted(tmp_path, server):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -173,6 +174,36 @@ def test_scripts_without_what_they_need_say_so(run, tmp_path, capsys):
     ]:
         assert run_script(script, *flags) == code, (script, flags)
         assert one_line(capsys).startswith("error: ")
+
+
+BROKEN = [  # a file of the run folder, what it holds instead, the scripts' code
+    ("config.json", "{", 2),
+    ("config.json", "{}", 2),
+    ("config.json", '{"format": 1, "config": 5}', 2),
+    ("result.json", '{"status": "finished"}', 2),
+    ("manifest.json", '[{"data": {}}]', 2),
+    ("manifest.json", "[]", 2),
+]
+
+
+@pytest.mark.parametrize("name,content,code", BROKEN)
+def test_a_broken_run_folder_is_one_line(run, tmp_path, capsys, name, content, code):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    script = "evaluate" if name == "manifest.json" else "train"
+    assert run_script(script, f"--workdir={tmp_path}/run") == code
+    assert one_line(capsys).startswith("error: ")
+
+
+def test_a_file_where_a_folder_should_be_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert run_script("train", TINY, f"--workdir={workdir}") in (2, 5)
+        assert one_line(capsys).startswith("error: ")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").touch()
+    assert run_script("train", TINY, f"--workdir={tmp_path}/run") == 2
+    assert "run" in one_line(capsys)
 
 
 def script(*arguments, cwd, devices=1):

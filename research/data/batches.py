@@ -1,8 +1,10 @@
 """Batches of a split by two roads, the same bit for bit: arrays in memory, or a stream that worker processes decode."""
 
+import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ class Split(NamedTuple):
     text: str
     pieces: list  # [(base split, start, stop)]
     arrays: Any  # {base split: {field: array[n, ...]}}; None where the split streams
+    sources: Any  # {base split: source} of a split that streams
     workers: int
 
     def __len__(self):
@@ -34,8 +37,13 @@ def open_split(dataset, text, role, memory_limit, workers):
     pieces = dataset.pieces(text, role)
     bases = dict.fromkeys(base for base, _, _ in pieces)
     if sum(dataset.examples[base] * example_bytes(dataset) for base in bases) > memory_limit:
-        return Split(dataset, text, pieces, None, workers)
-    return Split(dataset, text, pieces, {base: decoded(dataset, base) for base in bases}, workers)
+        return _streamed(dataset, text, pieces, workers)
+    return Split(dataset, text, pieces, {base: decoded(dataset, base) for base in bases}, None, workers)
+
+
+def _streamed(dataset, text, pieces, workers):
+    sources = {base: dataset.open(base) for base in dict.fromkeys(base for base, _, _ in pieces)}
+    return Split(dataset, text, pieces, None, sources, workers)
 
 
 def example_bytes(dataset):
@@ -54,7 +62,7 @@ def read(split, examples):
         records = examples[inside] - start + low
         if len(records):
             if split.arrays is None:
-                parts.append((inside, _read_records(split.dataset, split.dataset.open(base), base, records)))
+                parts.append((inside, _read_records(split.dataset, split.sources[base], base, records)))
             else:
                 parts.append((inside, {field: array[records] for field, array in split.arrays[base].items()}))
         start += high - low
@@ -98,15 +106,16 @@ class _Steps:
         return {**read(self.split, examples), "mask": np.ones(len(examples), np.float32)}
 
     def __getstate__(self):  # what a worker process gets: it opens the data set for itself
-        return {**self.__dict__, "split": (self.split.dataset.name, self.split.text, self.split.workers)}
+        return {**self.__dict__, "split": (self.split.dataset.origin, self.split.text, self.split.pieces)}
 
     def __setstate__(self, state):
-        from research.data import DATASETS
+        from research.data import open_dataset
 
+        if multiprocessing.parent_process() is not None:  # Ctrl-C is for the run: its workers are ended by it
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.__dict__.update(state)
-        name, text, workers = state["split"]
-        dataset = DATASETS[name]()
-        self.split = Split(dataset, text, dataset.pieces(text), None, workers)
+        origin, text, pieces = state["split"]
+        self.split = _streamed(open_dataset(*origin), text, pieces, 0)
 
 
 def eval_batches(split, batch_size, process=0, processes=1):
@@ -123,14 +132,15 @@ def decoded(dataset, base):
     """All examples of one split as arrays, from the cache where it has them."""
     cache = _cache_folder(dataset, base)
     if cache and (cache / "complete").is_file():
-        arrays = {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in dataset.features}
-    else:
-        source = dataset.open(base)
-        n = dataset.examples[base]
-        chunks = [_read_records(dataset, source, base, range(i, min(i + 2048, n))) for i in range(0, n, 2048)]
-        arrays = {field: np.concatenate([chunk[field] for chunk in chunks]) for field in chunks[0]}
-        if cache:
-            _store(cache, arrays)
+        try:
+            return {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in dataset.features}
+        except (OSError, ValueError):  # damaged: decoded again
+            shutil.rmtree(cache, ignore_errors=True)
+    source, n = dataset.open(base), dataset.examples[base]
+    chunks = [_read_records(dataset, source, base, range(i, min(i + 2048, n))) for i in range(0, n, 2048)]
+    arrays = {field: np.concatenate([chunk[field] for chunk in chunks]) for field in chunks[0]}
+    if cache:
+        _store(cache, arrays)
     return arrays
 
 

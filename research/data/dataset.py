@@ -24,6 +24,7 @@ class Dataset:
     labels: tuple[str, ...] = ()  # names of the classes, where they have any
     tokenizer: Any = None
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
+    origin: tuple = ()  # (name in DATASETS, its arguments), by which a worker process opens it again
 
     def pieces(self, split, role="split"):
         """A TFDS split string as [(split, start, stop)].
@@ -33,7 +34,7 @@ class Dataset:
         """
         import tensorflow_datasets as tfds
 
-        where = f"config.data.splits.{role}"
+        where = f"config.data.splits.{role}" if role in ("train", "validation", "test") else role
         infos = [tfds.core.SplitInfo(name=name, shard_lengths=[n], num_bytes=0) for name, n in self.examples.items()]
         known = f"{self.name} has {', '.join(f'{name} ({n})' for name, n in self.examples.items())}"
         try:
@@ -126,8 +127,11 @@ def from_tfds(name):
     def fingerprint(split):
         digest = hashlib.sha256((folder / "features.json").read_bytes())
         for path in sorted(folder.glob(f"*-{split}.array_record-*")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise UserError(3, f"data set {name}, split {split}: {path}: {error.strerror}") from error
         return digest.hexdigest()
 
     classes = getattr(label, "num_classes", None)

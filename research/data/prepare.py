@@ -6,6 +6,7 @@ with the standard library. A data set is written beside its place and renamed: h
 
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -211,7 +213,7 @@ def _unpack(path, archive):
                 return {member: tar.extractfile(member).read() for member in archive.members}
         (member,) = archive.members
         return {member: gzip.decompress(path.read_bytes())}
-    except (OSError, EOFError, tarfile.TarError, KeyError, AttributeError) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, AttributeError) as error:
         raise UserError(3, f"{path}: damaged: {error}; delete it and prepare again") from error
 
 
@@ -231,14 +233,16 @@ def download(url, md5, folder, progress):
             if error.code != 416:  # 416: the part is whole already
                 raise
             response = io.BytesIO()
-        with response, part.open("ab" if have and getattr(response, "status", 206) == 206 else "wb") as file:
+        if getattr(response, "status", 206) != 206:  # it does not know ranges: from the start
+            have = 0
+        with response, part.open("ab" if have else "wb") as file:
             total = have + int(getattr(response, "headers", {}).get("Content-Length", 0))
             while block := response.read(1 << 20):
                 file.write(block)
                 progress(f"{target.name}: {file.tell() / 1e6:.0f} of {total / 1e6:.0f} MB")
         if part.stat().st_size < total:  # http.client ends in silence where the other side goes away
             raise OSError(f"{part.stat().st_size} of {total} bytes came")
-    except (urllib.error.URLError, OSError, TimeoutError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise UserError(
             3,
             f"{url}: download broke off: {error}; the same command goes on where it stopped, or "

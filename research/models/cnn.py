@@ -8,7 +8,7 @@ from research.errors import UserError
 from research.models.convolution import max_pool
 from research.models.layers import Conv, Dropout, activation, head
 
-_LAYER = re.compile(r"(conv|pool|dense)([1-9]\d*)(?:x([1-9]\d*))?")
+_LAYER = re.compile(r"(conv|pool|dense)([1-9]\d{0,5})(?:x([1-9]\d{0,2}))?")
 _MONOTONE = ("relu", "tanh", "sigmoid")
 
 

@@ -64,6 +64,8 @@ class Norm(nn.Module):
         if self.kind == "none":
             return x
         if self.kind == "group":
+            if x.shape[-1] % min(self.groups, x.shape[-1]):
+                raise UserError(2, f"config.model.width: {x.shape[-1]} channels are no whole groups of {self.groups}")
             return nn.GroupNorm(min(self.groups, x.shape[-1]), epsilon=self.epsilon, dtype=self.dtype)(x)
         if self.kind != "batch":
             raise UserError(2, f"config.model.norm: {self.kind!r} is unknown; known are batch, group, none")
