@@ -22,3 +22,13 @@ def grid(images, columns=8, scale=1):
         top, left = (i // columns) * (height + 2) + 2, (i % columns) * (width + 2) + 2
         canvas[top : top + height, left : left + width] = image if channels == 3 else image[..., :1]
     return canvas
+
+
+def titled(image, title):
+    """uint8[H, W, 3] with a line of text above it and a white edge to its right."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (image.shape[1] + 16, image.shape[0] + 16), "white")
+    canvas.paste(Image.fromarray(image), (0, 16))
+    ImageDraw.Draw(canvas).text((2, 2), title, fill="black")
+    return np.asarray(canvas)

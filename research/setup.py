@@ -137,7 +137,10 @@ def show_data(config, output, examples, step):
     after = jax.jit(augment)(example_keys(key, 0, config.data.batch_size), batch) if augment else batch
     n = min(examples, config.data.batch_size)
     scale = max(1, 64 // batch["image"].shape[1])
-    sides = [pictures.grid(images["image"][:n], 8, scale) for images in (batch, after)]
+    sides = [
+        pictures.titled(pictures.grid(images["image"][:n], 8, scale), title)
+        for images, title in ((batch, "as read"), (after, "as augmented"))
+    ]
     try:
         Image.fromarray(np.concatenate(sides, axis=1)).save(output)
     except OSError as error:
