@@ -107,6 +107,17 @@ def test_same_seed_gives_the_same_bits_and_another_seed_another_step():
     assert not np.array_equal(other.params["Dense_0"]["kernel"], first[0].params["Dense_0"]["kernel"])
 
 
+@pytest.mark.parametrize("noise", [{"model__dropout": 0.5}, {"data__augment__cutout": 3}])
+def test_another_step_draws_other_numbers(noise):
+    setup = make_setup(model__name="mlp", model__widths=(16,), optimizer__learning_rate=0.0, **noise)
+    state, step = start(setup)
+    batch, losses = batches_of(setup, 1)[0], set()
+    for _ in range(4):
+        state, metrics = step(state, batch, run_key(0))
+        losses.add(float(metrics["loss"][0]))
+    assert len(losses) == 4
+
+
 def test_what_the_mask_hides_changes_nothing():
     def spoil(batch):
         rng = np.random.default_rng(0)
