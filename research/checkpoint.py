@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import shutil
 import zlib
 
 import jax
@@ -50,7 +51,7 @@ class Checkpoints:
     def restore(self, abstract):
         """The newest step that can be trusted: (step, state, progress); None where there is none at all.
 
-        Damaged steps that are newer than it are deleted, so that they will be saved again.
+        Damaged steps that are newer than it are moved to damaged/ beside the folder, so that they will be saved again.
 
         Args:
             abstract: TrainState of ShapeDtypeStructs with the shardings to restore onto, of any number of devices.
@@ -67,11 +68,18 @@ class Checkpoints:
                 continue
             for damaged, reason in bad:
                 logging.getLogger("research").warning("%s; going on from step %d", reason, step)
-                self.manager.delete(damaged)
+                self._set_aside(damaged)
             return found
         if bad:
             raise UserError(4, f"{self.folder}: no step can be trusted: {'; '.join(reason for _, reason in bad)}")
         return None
+
+    def _set_aside(self, step):
+        place = self.folder.parent / "damaged"
+        place.mkdir(exist_ok=True)
+        shutil.rmtree(place / str(step), ignore_errors=True)
+        shutil.move(self.folder / str(step), place / str(step))
+        self.manager.reload()
 
     def restore_step(self, step, abstract):
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())

@@ -73,8 +73,7 @@ def override(config, values):
     for section in NAMED:
         path = f"{section}.name"
         if path in values and values[path] != flat.get(path):
-            keep = set(FIELDS)
-            flat = {key: v for key, v in flat.items() if not key.startswith(f"{section}.") or key in keep}
+            flat = {key: v for key, v in flat.items() if not key.startswith(f"{section}.") or key in FIELDS}
             flat[path] = values[path]
     fields = _fields({section: flat.get(f"{section}.name", FIELDS[f"{section}.name"].default) for section in NAMED})
     for path in [*flat, *values]:
@@ -119,11 +118,12 @@ def resolve(config, dataset, devices):
         the config as it goes into config.json, locked.
     """
     values = dict(zip(("data.splits.train", "data.splits.validation"), dataset.carve(config.data.splits)))
-    for path, known in (("model.classes", dataset.classes),):
-        if path in _flat(config):
-            if _flat(config)[path] not in (None, known):
-                raise UserError(2, f"config.{path}: {_flat(config)[path]}, but {config.data.name} has {known}")
-            values[path] = known
+    if "classes" in config.model:
+        if config.model.classes not in (None, dataset.classes):
+            raise UserError(
+                2, f"config.model.classes: {config.model.classes}, but {config.data.name} has {dataset.classes}"
+            )
+        values["model.classes"] = dataset.classes
     config = override(config, values)
     size = config.data.batch_size
     parts = devices * config.train.microbatches
@@ -169,7 +169,7 @@ def resolve(config, dataset, devices):
 
 
 def durations(config, examples):
-    """Every duration of a config in steps: {"train", "warmup", "decay", "boundaries", "eval", "checkpoint", "epoch"}.
+    """Every duration of a config in steps: {"train", "warmup", "decay", "boundaries", "eval", "checkpoint"}.
 
     An epoch of n examples is n / batch_size steps, and a time in epochs is rounded up to whole steps.
     """
@@ -190,7 +190,6 @@ def durations(config, examples):
         "boundaries": steps(config.optimizer, "boundaries_", ()),
         "eval": evaluation,
         "checkpoint": config.checkpoint.every_steps or evaluation,
-        "epoch": epoch,
     }
 
 

@@ -12,16 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
-    def __init__(self, folder, rows, step, total, stream=None):
+    def __init__(self, folder, rows, step, total, batch_size, stream=None):
         """Continues a log of these rows at `step`: those beyond it are cut, as they will be made again."""
         from tensorboardX import SummaryWriter
 
         rows = [row for row in rows if row["step"] <= step and row["split"] != "test"]
-        self.path, self.total, self.start, self.shown = folder / "metrics.jsonl", total, step, 0.0
+        self.path, self.total, self.batch_size, self.shown = folder / "metrics.jsonl", total, batch_size, 0.0
         self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         self.stream = stream or sys.stderr
-        self.began, self.rate = time.monotonic(), 0.0
+        self.rate = 0.0  # examples a second, without the time to compile
         self.bar = None
         if self.stream.isatty():
             columns = (
@@ -53,8 +53,8 @@ class Log:
             self.bar.update(self.task, completed=step, text=text)
         elif step == self.total or time.monotonic() - self.shown > 5:
             self.shown = time.monotonic()
-            left = (self.shown - self.began) / max(1, step - self.start) * (self.total - step)
-            self.say(f"step {step}/{self.total}  {text}  {int(left) // 60}:{int(left) % 60:02d} left")
+            left = int((self.total - step) * self.batch_size / self.rate) if self.rate else 0
+            self.say(f"step {step}/{self.total}  {text}" + (f"  {left // 60}:{left % 60:02d} left" if left else ""))
 
     def say(self, text):
         if self.bar:

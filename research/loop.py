@@ -96,7 +96,7 @@ def _train(setup, folder, checkpoints, stop, began):
     times = setup.times
     restored = checkpoints.restore(setup.abstract)
     start = restored[0] if restored else 0
-    log = Log(folder, runs.read_rows(folder), start, times["train"])
+    log = Log(folder, runs.read_rows(folder), start, times["train"], setup.config.data.batch_size)
     try:
         for line in summary(setup.abstract.params):
             log.say(line)

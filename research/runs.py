@@ -105,8 +105,10 @@ def check(workdir, config):
         if differing:
             paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
             raise UserError(2, f"{folder}: holds the run of another config: {paths}; choose another --workdir")
-    elif folder.is_dir() and any(folder.iterdir()):
-        if not {child.name for child in folder.iterdir()} <= {"lock"}:
+    elif folder.is_dir():
+        # What a process leaves that is killed before config.json is whole.
+        begun = lambda name: name == "lock" or name.startswith("config.json")
+        if not all(begun(child.name) for child in folder.iterdir()):
             raise UserError(2, f"{folder}: not empty, and no run folder; choose another --workdir")
     result = read_json(folder / "result.json")
     if isinstance(result, dict) and result.get("status") == "finished":
@@ -167,20 +169,23 @@ def _manifest(data):
     versions = {
         name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     }
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent
-    )
-    changed = subprocess.run(
-        ["git", "status", "--porcelain"], capture_output=True, text=True, cwd=pathlib.Path(__file__).parent
-    )
     return {
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
-        "commit": commit.stdout.strip() or None,
-        "uncommitted": changed.stdout.splitlines(),  # files that the commit does not tell of
+        "commit": _git("rev-parse", "HEAD").strip() or None,
+        "uncommitted": _git("status", "--porcelain").splitlines(),  # files that the commit does not tell of
         "versions": {"python": platform.python_version(), **versions},
         "devices": [device.device_kind for device in jax.devices()],
         "data": data,
     }
+
+
+def _git(*arguments):
+    """What git says of this code; "" where there is no git, or no repository."""
+    try:
+        folder = pathlib.Path(__file__).parent
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=folder).stdout
+    except FileNotFoundError:
+        return ""
 
 
 def describe_data(dataset, splits):

@@ -242,6 +242,7 @@ def test_the_newest_step_that_can_be_read_is_taken_and_none_is_an_error(tmp_path
     assert step == progress["step"] == 4
     assert train(tmp_path, **options)["metrics"] == whole["metrics"]  # and step 8 is made again
     assert runs.load(tmp_path).step == whole["best_step"] and final_state(tmp_path, make_config(**options))[0] == 8
+    assert (tmp_path / "damaged" / "8").is_dir()  # set aside, not lost
     (tmp_path / "result.json").unlink()
     shutil.rmtree(tmp_path / "checkpoints" / "8")
     for path in (tmp_path / "checkpoints" / "4").rglob("*"):
@@ -279,6 +280,21 @@ def test_warm_start_takes_what_matches_and_lists_the_rest(tmp_path, capsys):
     with pytest.raises(UserError, match="nothing in .* matches") as error:
         train(tmp_path / "d", init_from=f"{tmp_path / 'a'}:nowhere", train__steps=1)
     assert error.value.code == 2 and not (tmp_path / "d").exists()
+
+
+def test_a_machine_without_git_trains_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert train(tmp_path / "run", train__steps=1)["status"] == "finished"
+    assert runs.read_json(tmp_path / "run" / "manifest.json")[0]["commit"] is None
+
+
+def test_a_folder_left_before_its_config_was_whole_is_taken(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / "config.jsonabc123").write_text("{")
+    assert train(tmp_path, train__steps=1)["status"] == "finished"
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="not empty, and no run folder"):
+        train(tmp_path, train__steps=1)
 
 
 def test_result_and_manifest_tell_what_a_later_tool_reads(tmp_path):
