@@ -93,11 +93,7 @@ def make_gradients(model, task, config, axis):
 
     def objective(params, model_state, part, keys, counts):
         terms, metrics, model_state = losses(params, model_state, part, keys)
-        # A count of 0 makes the term 0, and its gradient too.
-        loss = sum(
-            jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items()
-        )
-        return loss, ({**terms, **metrics}, model_state)
+        return _loss(terms, counts), ({**terms, **metrics}, model_state)
 
     def gradients(state, batch, key):
         shard = 0 if axis is None else lax.axis_index(axis)
@@ -136,6 +132,8 @@ def make_gradients(model, task, config, axis):
             (gradient, model_state), sums = lax.scan(add, (zeros, state.model_state), indexed)
             sums = _total(sums)
         gradient, sums = over_devices((gradient, sums))
+        if "loss" not in counts:  # several terms, each logged by its name, and their sum
+            sums["loss"] = (_loss({name: sums[name] for name in counts}, counts), jnp.float32(1))
         return gradient, sums, model_state
 
     return gradients
@@ -195,6 +193,11 @@ def _run_steps(update, state, batches, key, count):
         return state, jax.tree.map(lambda all, x: all.at[i].set(x), metrics, new)
 
     return lax.fori_loop(0, count, body, (state, metrics))
+
+
+def _loss(terms, counts):
+    """Sum over the terms of sum / count; a count of 0 makes a term 0, and its gradient too."""
+    return sum(jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items())
 
 
 def _deal(x, parts):

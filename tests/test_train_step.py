@@ -69,6 +69,27 @@ def test_accumulated_gradients_equal_full_batch_for_uneven_masks(parts, parallel
     assert_same_numbers(found, train(mask=mask))
 
 
+@pytest.mark.parametrize("parallel,devices,parts", [("jit", 1, 2), ("pmap", 4, 2), ("jit", 4, 1)])
+def test_a_loss_of_two_terms_with_counts_of_their_own_is_cut_exactly(parallel, devices, parts):
+    def run(devices, **overrides):
+        setup = make_setup(devices, **overrides)
+
+        def loss(model, variables, batch, keys, train):
+            halves = [batch["mask"] * (batch["label"] < 4), batch["mask"] * (batch["label"] >= 4)]  # of unequal count
+            found = [setup.task.loss(model, variables, {**batch, "mask": mask}, keys, train) for mask in halves]
+            return {"few": found[0][0]["loss"], "many": found[1][0]["loss"]}, {}, found[0][2]
+
+        state, _ = start(setup)
+        step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
+        return jax.device_get(step(state, batches_of(setup, 1)[0], run_key(0)))
+
+    alone, found = run(1), run(devices, train__microbatches=parts, train__parallel=parallel)
+    assert_same_numbers(found, alone)
+    few, many, loss = (found[1][name] for name in ("few", "many", "loss"))
+    assert few[1] != many[1] and few[1] + many[1] == UNEVEN.sum()
+    assert loss[0] / loss[1] == pytest.approx(few[0] / few[1] + many[0] / many[1], rel=1e-6)
+
+
 def test_microbatches_with_batch_norm_are_the_same_ones_on_any_number_of_devices():
     alone = train(steps=1, train__microbatches=2, **NORM)
 
