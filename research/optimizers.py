@@ -41,19 +41,14 @@ def make_optimizer(config, arguments, times):
         return Optimizer(core.init, core.update, learning_rate)
 
     def labels(params):
-        return jax.tree.map(
-            lambda f: "frozen" if f is None else "trained", rule_factors(params, rules), is_leaf=lambda f: f is None
-        )
+        return jax.tree.map(lambda factor: "trained" if factor else "frozen", rule_factors(params, rules))
 
     # A frozen parameter has no moments, is not decayed, and is no part of the norm that is clipped.
     transform = optax.partition({"trained": core, "frozen": optax.set_to_zero()}, labels)
 
     def update(gradients, opt_state, params):
         updates, opt_state = transform.update(gradients, opt_state, params)
-        factors = jax.tree.map(
-            lambda f: 0.0 if f is None else f, rule_factors(params, rules), is_leaf=lambda f: f is None
-        )
-        return jax.tree.map(lambda u, f: u * f, updates, factors), opt_state
+        return jax.tree.map(lambda u, factor: u * factor, updates, rule_factors(params, rules)), opt_state
 
     return Optimizer(transform.init, update, learning_rate)
 
@@ -249,7 +244,7 @@ def is_decayed(params):
 
 
 def rule_factors(params, rules):
-    """For each parameter the factor of the first rule that its path matches: None is frozen, 1 where none matches.
+    """For each parameter the factor of the first rule that its path matches: 0 is frozen, 1 where none matches.
 
     Raises:
         UserError: 2, for a rule that matches no parameter.
@@ -277,8 +272,8 @@ def path_of(path):
 def _parse_rule(rule):
     pattern, equals, factor = rule.rpartition("=")
     try:
-        value = None if factor == "frozen" else float(factor)
-        if not equals or (value is not None and not 0 <= value < float("inf")):
+        value = 0.0 if factor == "frozen" else float(factor)
+        if not equals or not 0 <= value < float("inf"):
             raise ValueError(factor)
         return re.compile(pattern), value
     except (ValueError, re.error):
