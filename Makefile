@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast test-slow smoke lint results clean
+.PHONY: demo demo-seq2seq test test-fast test-slow smoke lint results clean
 
 demo: $(VENV)/run.done
 	$(RUN) -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
+
+demo-seq2seq: $(VENV)/run.done
+	$(RUN) -m experiments.train --config=configs/addition_gru.py:cpu --workdir=runs/addition_gru
 
 test: $(VENV)/dev.done
 	$(RUN) -m pytest -n 2 -m "not slow"

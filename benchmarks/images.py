@@ -7,26 +7,19 @@ Each side of each workload is a process of its own that trains in turns of a sec
 medians. Ours reads real data through the project's own pipeline; PyTorch has its batch in memory. Both compute in
 float32 on all cores with their defaults: PyTorch eager with the fused optimizer, in its default layout and in
 channels_last; ours with the settings named in WORKLOADS, which change no number beyond rounding. Writes
-results/speed.json, from which `python -m results.tables` makes README's table.
+results/speed_images.json, from which `python -m results.tables` makes README's table.
 """
 
-import argparse
-import json
-import pathlib
-import resource
-import statistics
-import subprocess
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent
+from benchmarks.turns import ROOT, compare
+
 WORKLOADS = {  # name: config file, batch size, settings of ours
     "mnist_64": ("mnist_cnn", 64, {"train.steps_per_call": 8}),
     "mnist_256": ("mnist_cnn", 256, {"train.steps_per_call": 4, "train.microbatches": 8}),
     "cifar10_32": ("cifar10_cnn", 32, {"train.steps_per_call": 8}),
     "cifar10_256": ("cifar10_cnn", 256, {"train.steps_per_call": 4, "train.microbatches": 8}),
 }
-SIDES = ("ours", "torch", "torch_channels_last")
 
 
 def ours(name, batch_size, overrides):
@@ -105,68 +98,11 @@ def torch(name, batch_size, channels_last):
     return train
 
 
-def serve(side, workload):
-    """A worker: trains one call, says so, then trains on each line for the seconds that it names."""
-    name, batch_size, overrides = WORKLOADS[workload]
-    train = ours(name, batch_size, overrides) if side == "ours" else torch(name, batch_size, side != "torch")
-    train(0)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        examples, seconds, waited = train(float(line))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps([examples / seconds, waited / seconds, peak]), flush=True)
-
-
-def measure(workload, rounds, seconds):
-    """{side: {"examples_per_second": [...], "wait": [...], "peak_bytes", "start_seconds"}}"""
-    workers, found = {}, {}
-    for side in SIDES:
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "benchmarks.images", f"--serve={side}:{workload}"]
-        workers[side] = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if workers[side].stdout.readline() != "ready\n":
-            sys.exit(f"{side}, {workload}: did not start")
-        found[side] = {"examples_per_second": [], "wait": [], "start_seconds": time.perf_counter() - began}
-    for turn in range(rounds + 1):
-        for side, worker in workers.items():
-            worker.stdin.write(f"{seconds}\n")
-            worker.stdin.flush()
-            rate, wait, peak = json.loads(worker.stdout.readline())
-            if turn:  # the first turn warms up
-                found[side]["examples_per_second"].append(rate)
-                found[side]["wait"].append(wait)
-                found[side]["peak_bytes"] = peak
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    return found
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side; 9")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn; 1")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="some of them, by comma")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        return serve(*arguments.serve.split(":"))
-    kept = ROOT / "results" / "speed.json"
-    results = json.loads(kept.read_text()) if kept.is_file() else {}
-    for workload in arguments.workloads.split(","):
-        results[workload] = found = measure(workload, arguments.rounds, arguments.seconds)
-        median = {side: statistics.median(found[side]["examples_per_second"]) for side in SIDES}
-        for side in SIDES:
-            rates = found[side]["examples_per_second"]
-            print(
-                f"{workload:12} {side:20} {median[side]:7.0f} examples/s ({min(rates):.0f} to {max(rates):.0f})"
-                f"  ours over it {median['ours'] / median[side]:.2f}  start {found[side]['start_seconds']:.1f} s"
-                f"  peak {found[side]['peak_bytes'] / 1e6:.0f} MB"
-                f"  data {100 * statistics.median(found[side]['wait']):.1f} %",
-                flush=True,
-            )
-    kept.write_text(json.dumps(results, indent=1) + "\n")
-
+SIDES = {
+    "ours": lambda workload: ours(*WORKLOADS[workload]),
+    "torch": lambda workload: torch(*WORKLOADS[workload][:2], channels_last=False),
+    "torch_channels_last": lambda workload: torch(*WORKLOADS[workload][:2], channels_last=True),
+}
 
 if __name__ == "__main__":
-    main()
+    compare(__doc__, "benchmarks.images", SIDES, WORKLOADS, "speed_images.json", "examples")

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import os
+import pathlib
 import sys
 import traceback
 import warnings
@@ -11,7 +12,7 @@ from absl import flags, logging
 
 from research import config as configs
 from research import runs
-from research.data.batches import cache_home
+from research.data.cache import cache_home
 from research.errors import UserError
 
 REPORT = "error: not foreseen; unless code of your own is in the lines above, please report them as an issue"
@@ -93,11 +94,37 @@ def load_config(parsed, overrides):
     return configs.override(config, overrides), file, size
 
 
+def load_run(workdir):
+    """The run of --workdir; says so where it is not finished."""
+    run = runs.load(required(workdir, "--workdir"))
+    if (run.result or {}).get("status") != "finished":
+        print(f"{run.folder}: not finished; this is its checkpoint of step {run.step}", file=sys.stderr)
+    return run
+
+
 def required(value, flag):
     """The value of a flag that the script cannot do without."""
     if value is None:
         raise UserError(2, f"{flag}: needed; --help lists the flags")
     return value
+
+
+def check_output(path, flag, suffix=""):
+    """Whether the file that a flag asks for can be written, before the work: it is in a folder that exists.
+
+    Raises:
+        UserError: 2.
+    """
+    if path is not None and (pathlib.Path(path).suffix != suffix and suffix or not pathlib.Path(path).parent.is_dir()):
+        raise UserError(2, f"{flag}: {path} is not a {suffix or 'file'} in a folder that exists")
+
+
+def write_lines(path, lines):
+    """Writes the lines that a flag asked for."""
+    try:
+        pathlib.Path(path).write_text("".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error
 
 
 def no_overrides(overrides):

@@ -22,8 +22,9 @@ def make_parser():
 
 def main(arguments, overrides):
     command.no_overrides(overrides)
-    run = runs.load(command.required(arguments.workdir, "--workdir"))
-    setup = prepare_evaluation(run.config, arguments.split)
+    command.check_output(arguments.output, "--output")
+    run = command.load_run(arguments.workdir)
+    setup = prepare_evaluation(run.config, arguments.split, run.tokenizer)
     metrics = loop.evaluate(setup, run.variables, arguments.split)
     print(f"checkpoint of step {run.step}")
     for name, value in metrics.items():

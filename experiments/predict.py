@@ -1,14 +1,14 @@
-"""Predicts with a run's best checkpoint: the top classes of image files, or of a split, with their probabilities.
+"""Predicts with a run's best checkpoint: the top classes of image files, of a text, or of a split, and how likely.
 
     python -m experiments.predict --workdir=runs/digits_cnn seven.png three.jpg
     python -m experiments.predict --workdir=runs/digits_cnn --split='test[:5]' --top=3 --output=predictions.jsonl
+    python -m experiments.predict --workdir=runs/sst2_lstm --text="a gripping film"
 
 Images are brought to the size and the channels that the model was trained on. stdout is a table; --output gets one JSON
 object a line, with unrounded probabilities.
 """
 
 import json
-import pathlib
 
 from experiments import command
 from research import prediction, runs
@@ -18,6 +18,7 @@ from research.errors import UserError
 def make_parser():
     parser = command.parser(__doc__, workdir="the run folder")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
+    parser.add_argument("--text", help="a text, for a run that classifies text")
     parser.add_argument("--split", help="a split in place of files: train, validation, test or a split string")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="classes shown of each; 3")
     parser.add_argument("--output", metavar="FILE", help="write JSON lines there")
@@ -27,14 +28,17 @@ def make_parser():
 def main(arguments, overrides):
     command.no_overrides(overrides)
     workdir = command.required(arguments.workdir, "--workdir")
-    if bool(arguments.images) == bool(arguments.split):
-        raise UserError(2, "give image files, or --split, and not both")
+    if sum((bool(arguments.images), arguments.text is not None, bool(arguments.split))) != 1:
+        raise UserError(2, "give image files, or --text, or --split, and one of them alone")
+    command.check_output(arguments.output, "--output")
     if arguments.top < 1:
         raise UserError(2, f"--top: {arguments.top}: at least 1")
     spec = runs.read_spec(workdir)
     inputs = prediction.read_images(arguments.images, spec) if arguments.images else None
-    run = runs.load(workdir)
-    if inputs is None:
+    run = command.load_run(workdir)
+    if arguments.text is not None:
+        inputs = prediction.read_texts(run, [arguments.text])
+    elif inputs is None:
         inputs = prediction.read_split(run, arguments.split)
     rows = list(prediction.top_classes(run, inputs, arguments.top))
     width = max(len(row["input"]) for row in rows)
@@ -44,10 +48,7 @@ def main(arguments, overrides):
             f"{row['input']:<{width}}  " + "  ".join(f"{c['class']} {c['probability']:.4f}" for c in row["top"]) + truth
         )
     if arguments.output:
-        try:
-            pathlib.Path(arguments.output).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        except OSError as error:
-            raise UserError(5, f"{arguments.output}: cannot be written: {error.strerror}") from error
+        command.write_lines(arguments.output, map(json.dumps, rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""Prepares data sets in TFDS's form, without TensorFlow: digits, mnist, fashion_mnist, cifar10.
+"""Prepares data sets in TFDS's form, without TensorFlow.
 
     python -m experiments.prepare digits mnist
+    python -m experiments.prepare multi30k glue/sst2 addition/2
     python -m experiments.prepare cifar10 --manual=FOLDER
+
+Images: digits, mnist, fashion_mnist, cifar10. Text: multi30k, tiny_shakespeare, wikitext2, glue/sst2, and addition/D
+for sums of numbers of D digits, D from 1 to 18; digits and sums need no download.
 
 Archives come from the official place, or from FOLDER (as downloaded, or unpacked); each is checked against a pinned
 sum. A download that broke off goes on where it stopped. The result goes to --data_dir, else TFDS_DATA_DIR, else
@@ -12,7 +16,8 @@ import sys
 import time
 
 from experiments import command
-from research.data.prepare import RECIPES, prepare_by_name
+from research.data.prepare import prepare_by_name
+from research.data.recipes import RECIPES
 from research.errors import UserError
 
 

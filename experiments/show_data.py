@@ -1,6 +1,7 @@
-"""Writes a PNG: the first training batch of a config as read, and beside it as the step augments it.
+"""Shows a training batch of a config as read, and as the step augments it: images as a PNG, text as lines.
 
 python -m experiments.show_data --config=configs/cifar10_resnet.py --output=batch.png
+python -m experiments.show_data --config=configs/addition_gru.py --examples=4
 """
 
 import pathlib
@@ -22,12 +23,12 @@ def main(arguments, overrides):
     if arguments.examples < 1 or arguments.step < 0:
         raise UserError(2, "--examples and --step: at least 1 and at least 0")
     config, _, _ = command.load_config(arguments, overrides)
+    command.check_output(arguments.output, "--output", ".png")
     output = pathlib.Path(arguments.output)
-    if output.suffix != ".png" or not output.parent.is_dir():
-        raise UserError(2, f"--output: {output} is not a .png in a folder that exists")
     captions = show_data(config, output, arguments.examples, arguments.step)
     print("\n".join(captions))
-    print(f"{output}: left as read, right as augmented")
+    if output.exists():
+        print(f"{output}: left as read, right as augmented")
 
 
 if __name__ == "__main__":

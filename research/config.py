@@ -19,7 +19,7 @@ import typing
 from ml_collections import ConfigDict, config_dict
 
 from research.errors import UserError, nearest, pick
-from research.fields import BOUNDS, CHOICES, FIELDS, NAMED, Field
+from research.fields import BOUNDS, CHOICES, FIELDS, MEANINGS, NAMED, TEXT_AUGMENT, Field
 
 
 def base():
@@ -117,14 +117,7 @@ def resolve(config, dataset, devices):
     Returns:
         the config as it goes into config.json, locked.
     """
-    values = dict(zip(("data.splits.train", "data.splits.validation"), dataset.carve(config.data.splits)))
-    if "classes" in config.model:
-        if config.model.classes not in (None, dataset.classes):
-            raise UserError(
-                2, f"config.model.classes: {config.model.classes}, but {config.data.name} has {dataset.classes}"
-            )
-        values["model.classes"] = dataset.classes
-    config = override(config, values)
+    config = override(config, _determined(config, dataset))
     size = config.data.batch_size
     parts = devices * config.train.microbatches
     if size % parts:
@@ -133,6 +126,12 @@ def resolve(config, dataset, devices):
             f"config.data.batch_size: {size} is not divisible by {devices} devices x {config.train.microbatches} "
             f"microbatches; the next that is: {-(-size // parts) * parts}",
         )
+    for name, value in config.data.augment.items():
+        if value and (name in TEXT_AUGMENT) == ("image" in dataset.features):
+            raise UserError(
+                2,
+                f"config.data.augment.{name}: {config.data.name} has no {'text' if name in TEXT_AUGMENT else 'images'}",
+            )
     side = min(dataset.features["image"][0][:2]) if "image" in dataset.features else math.inf
     if config.data.augment.cutout >= side:
         raise UserError(2, f"config.data.augment.cutout: {config.data.augment.cutout} covers images of side {side}")
@@ -160,12 +159,26 @@ def resolve(config, dataset, devices):
             f"warm-up in a run of {times['train']}",
         )
     if times["warmup"] > times["train"]:
+        given = "warmup_steps" if config.optimizer.warmup_epochs is None else "warmup_epochs"
         raise UserError(
             2,
-            f"config.optimizer.warmup_steps: {times['warmup']} steps of warm-up in a run of "
-            f"{times['train']}; give fewer, or more config.train.steps",
+            f"config.optimizer.{given}: {config.optimizer[given]} is {times['warmup']} steps of warm-up in a run of "
+            f"{times['train']}; give less, none, or more config.train.steps",
         )
     return config
+
+
+def _determined(config, dataset):
+    """What the data set determines: splits that are carved, how many classes or tokens the model is for."""
+    values = dict(zip(("data.splits.train", "data.splits.validation"), dataset.carve(config.data.splits)))
+    for field, found in (("classes", dataset.classes), ("vocabulary", dataset.vocabulary)):
+        if field in config.model:
+            if config.model[field] not in (None, found):
+                raise UserError(2, f"config.model.{field}: {config.model[field]}, but {config.data.name} has {found}")
+            if found is None:
+                raise UserError(2, f"config.model.name: {config.model.name} wants {field}; {config.data.name} has none")
+            values[f"model.{field}"] = found
+    return values
 
 
 def durations(config, examples):
@@ -225,7 +238,8 @@ def describe(config=None):
     return [
         f"  --config.{path}={_text(values[path])}".ljust(48)
         + f" {_type_name(field.type)}"
-        + (f": {field.help}" if field.help else f" (of {path.split('.')[0]} {values[path.split('.')[0] + '.name']})")
+        + f": {field.help or MEANINGS.get(path.split('.')[-1], 'of ' + values[path.split('.')[0] + '.name'])}"
+        + (f" ({', '.join(CHOICES[path.split('.')[-1]])})" if path.split(".")[-1] in CHOICES and not field.help else "")
         for path, field in fields.items()
     ]
 

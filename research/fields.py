@@ -30,6 +30,9 @@ FIELDS = {
     "data.augment.scale": Field(float, 0.0, "scale by a factor between 1 - scale and 1 + scale"),
     "data.augment.cutout": Field(int, 0, "side in pixels of a square set to zero (DeVries and Taylor 2017)"),
     "data.augment.mixup": Field(float, 0.0, "alpha of the Beta that mixes two images (Zhang et al. 2018)"),
+    "data.augment.word_dropout": Field(float, 0.0, "share of input tokens made unknown (Bowman et al. 2016)"),
+    "data.augment.swap": Field(float, 0.0, "share of pairs of neighbouring input tokens exchanged"),
+    "data.augment.span_mask": Field(float, 0.0, "share of input tokens made unknown in spans of about three"),
     "data.memory_limit_bytes": Field(int, 2**31, "sets that decode to no more are held in memory; others stream"),
     "data.workers": Field(int, 0, "processes that decode a streamed set; 0: threads of this one"),
     "model.name": Field(str, "cnn", "the model: " + ", ".join(sorted(MODELS))),
@@ -65,16 +68,66 @@ FIELDS = {
     "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),
 }
 
+MEANINGS = {  # of arguments of named things, by the leaf's name
+    "tokenizer": "characters, bytes, blanks, words, bpe, wordpiece or unigram; or a tokenizer.json",
+    "vocabulary_size": "at most so many tokens",
+    "min_count": "rarer tokens are unknown",
+    "normalize": "done to texts first: nfc nfkc lowercase strip_accents strip_control strip_tags strip_urls whitespace",
+    "max_len": "tokens of an example, its end with it; what is longer is cut, and counted in the log",
+    "buckets": "lengths that batches are cut to, rising; none: all have max_len",
+    "reverse": "from the target to the source",
+    "newline": "what stands for the end of a line, as ' <eos> ' for words",
+    "context": "tokens that a window of evaluation reads before those it scores",
+    "digits": "of the largest numbers",
+    "folder": "that holds train.src and train.tgt",
+    "source": "suffix of the source's files",
+    "target": "suffix of the target's files",
+    "cell": "of the recurrence",
+    "embedding": "width of embeddings",
+    "width": "of layers; of each direction of a recurrence",
+    "bidirectional": "the encoder reads both ways",
+    "attention": "how the decoder looks at the source",
+    "input_feeding": "what was attended to is fed to the next step",
+    "tied": "one matrix embeds tokens and gives the logits",
+    "dropout": "share of units dropped in training",
+    "vocabulary": "filled in from the data",
+    "classes": "filled in from the data",
+    "dtype": "to compute in; parameters are float32",
+    "label_smoothing": "share of probability spread over all outcomes",
+    "sampling_rate": "chance that a step of training reads the model's own last output; 0: teacher forcing",
+    "beam_size": "hypotheses kept in evaluation and translation; 1: greedy",
+    "length_penalty": "a hypothesis' score is its log-probability over its length to this power",
+}
+TEXT_AUGMENT = ("word_dropout", "swap", "span_mask")
 NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
 
 # Bounds by the leaf's name, wherever it stands: (lowest, highest, whether the highest itself is allowed).
 _RATE, _COUNT = (0, 1, False), (1, math.inf, True)
 BOUNDS = {
     **dict.fromkeys(
-        ("dropout", "label_smoothing", "momentum", "b1", "b2", "beta", "adam_b1", "adam_b2", "ema", "decay"), _RATE
+        (
+            "dropout",
+            "label_smoothing",
+            "sampling_rate",
+            *TEXT_AUGMENT,
+            "momentum",
+            "b1",
+            "b2",
+            "beta",
+            "adam_b1",
+            "adam_b2",
+            "ema",
+            "decay",
+        ),
+        _RATE,
     ),
     **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
     **dict.fromkeys(("every_steps", "steps", "width", "widths", "dense", "classes", "ns_steps"), _COUNT),
+    **dict.fromkeys(("vocabulary", "embedding", "min_count", "beam_size"), _COUNT),
+    "max_len": (2, math.inf, True),
+    **dict.fromkeys(("window", "negatives", "shared_negatives"), _COUNT),
+    **dict.fromkeys(("subsample", "exponent", "alpha"), (0, 1, True)),
+    "x_max": (1e-30, math.inf, True),
     **dict.fromkeys(
         ("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)
     ),
@@ -84,6 +137,10 @@ BOUNDS = {
     **dict.fromkeys(("every_epochs", "clip_norm", "eps", "initial_accumulator_value"), (1e-30, math.inf, True)),
     "boundary_factors": (0, 1, True),
     "scale": (0, 1, False),
+    "vocabulary_size": (5, math.inf, True),
+    "digits": (1, 18, True),
+    "context": (0, math.inf, True),
+    "length_penalty": (0, math.inf, True),
     "std": (1e-6, math.inf, True),
     "end_factor": (0, 1, True),
 }
@@ -92,4 +149,6 @@ CHOICES = {  # by the leaf's name, too
     "parallel": ("jit", "pmap"),
     "direction": ("max", "min"),
     "dtype": ("float32", "bfloat16"),
+    "cell": ("rnn", "lstm", "gru"),
+    "attention": ("none", "additive", "multiplicative"),
 }

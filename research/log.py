@@ -9,6 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def counted(items, total, what, stream=None):
+    """The items, and on stderr how many there were and the time left: at most a line in two seconds, none for few."""
+    stream, began, shown = stream or sys.stderr, time.monotonic(), time.monotonic()
+    for i, item in enumerate(items):
+        yield item
+        now = time.monotonic()
+        if now - shown > 2:
+            shown, left = now, int((now - began) / (i + 1) * (total - i - 1))
+            print(f"{i + 1}/{total} {what}  {left // 60}:{left % 60:02d} left", file=stream, flush=True)
+
+
 class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 

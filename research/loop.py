@@ -15,7 +15,7 @@ import numpy as np
 from research import config as configs
 from research import metrics, pictures, runs, sharding
 from research.checkpoint import Checkpoints, warm_start
-from research.data.batches import eval_batches, read, train_batches
+from research.data.batches import eval_batches, read, stack, train_batches
 from research.data.order import step_examples
 from research.errors import UserError
 from research.log import Log
@@ -38,17 +38,18 @@ def train(config, workdir, *, file="", size="", devices=None):
         UserError: with the exit code of the scripts; 130 and 143 where a signal stopped it, the state saved.
     """
     began = time.monotonic()
-    config, dataset, mesh = resolve(config, devices)
+    config, dataset, mesh = resolve(config, devices, runs.read_tokenizer(workdir))
     finished = runs.check(workdir, config)
     if finished is not None:
         return finished
     setup = prepare(config, dataset, mesh)
     if config.init_from is not None and not runs.is_begun(workdir):
+        runs.check_tokenizer(config.init_from, dataset.tokenizer)
         variables = {"params": setup.abstract.params, **setup.abstract.model_state}
         warm_start(variables, config.init_from)  # raises where nothing matches, before anything is written
     in_memory = {base for split in setup.splits.values() if split.arrays is not None for base in split.arrays}
     data = runs.describe_data(setup.dataset, sorted(in_memory))
-    with runs.claim(workdir, setup.config, file, size, data) as folder, _signals() as stop:
+    with runs.claim(workdir, setup.config, file, size, data, setup.dataset.tokenizer) as folder, _signals() as stop:
         checkpoints = None
         try:
             checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
@@ -98,7 +99,7 @@ def _train(setup, folder, checkpoints, stop, began):
     start = restored[0] if restored else 0
     log = Log(folder, runs.read_rows(folder), start, times["train"], setup.config.data.batch_size)
     try:
-        for line in summary(setup.abstract.params):
+        for line in [*summary(setup.abstract.params), *_notes(setup, streamed=False)]:
             log.say(line)
         if restored:
             _, state, progress = restored
@@ -115,6 +116,8 @@ def _train(setup, folder, checkpoints, stop, began):
         if "test" in setup.splits:
             found["test"] = evaluate(setup, eval_variables(state), "test", eval_step)
             log.row(best, "test", found["test"])
+        for line in _notes(setup, streamed=True):
+            log.say(line)
         seconds = max(progress["train_seconds"], 1e-9)
         return {
             "status": "finished",
@@ -130,6 +133,11 @@ def _train(setup, folder, checkpoints, stop, began):
         }
     finally:
         log.close()
+
+
+def _notes(setup, streamed):
+    """What befell examples in reading: known at once of splits in memory, at the end of those that stream."""
+    return [note for split in setup.splits.values() if (split.arrays is None) == streamed for note in split.notes()]
 
 
 def _begin(setup, log):
@@ -168,7 +176,7 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
         boundary = min(_next(step, times["eval"]), _next(step, times["checkpoint"]), times["train"])
         count = min(k, boundary - step)
         asked = time.monotonic()
-        batch = _stack([next(batches) for _ in range(count)], k) if stacked else next(batches)
+        batch = stack([next(batches) for _ in range(count)], k) if stacked else next(batches)
         progress["wait_seconds"] += 0.0 if first else time.monotonic() - asked
         state, measured = train_step(state, batch, key, *((count,) if stacked else ()))
         pending.append((step, count, measured))
@@ -280,12 +288,6 @@ def _signals():
 
 def _next(step, every):
     return (step // every + 1) * every
-
-
-def _stack(batches, k):
-    """[k, B, ...]; what is missing to k is never looked at."""
-    batches = batches + batches[-1:] * (k - len(batches))
-    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _peak_memory():

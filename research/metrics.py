@@ -1,5 +1,9 @@
 """From sums to numbers: the one place where a sum is divided by its count."""
 
+import math
+
+# Metrics that are a function of a mean: their sums are of nats.
+OF_MEAN = {"perplexity": math.exp, "bits_per_byte": lambda nats: nats / math.log(2)}
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 
@@ -13,8 +17,9 @@ def add(total, sums):
 
 
 def means(total):
-    """{name: sum / count}; a name that nothing counted towards is left out."""
-    return {name: value / count for name, (value, count) in sorted(total.items()) if count > 0}
+    """{name: sum / count, or its function in OF_MEAN}; a name that nothing counted towards is left out."""
+    same = lambda mean: mean
+    return {name: OF_MEAN.get(name, same)(value / count) for name, (value, count) in sorted(total.items()) if count > 0}
 
 
 def is_better(value, best, direction):

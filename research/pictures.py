@@ -1,6 +1,10 @@
-"""Grids of images, for the eye."""
+"""Pictures for the eye: grids of images, heat maps of attention, maps of words."""
+
+import pathlib
 
 import numpy as np
+
+from research.errors import UserError
 
 
 def grid(images, columns=8, scale=1):
@@ -32,3 +36,79 @@ def titled(image, title):
     canvas.paste(Image.fromarray(image), (0, 16))
     ImageDraw.Draw(canvas).text((2, 2), title, fill="black")
     return np.asarray(canvas)
+
+
+def before_and_after(path, before, after):
+    """Writes a PNG: images as read, and beside them as augmented.
+
+    Raises:
+        UserError: 5, where it cannot be written.
+    """
+    from PIL import Image
+
+    scale = max(1, 64 // before.shape[1])
+    sides = [titled(grid(x, 8, scale), title) for x, title in ((before, "as read"), (after, "as augmented"))]
+    try:
+        Image.fromarray(np.concatenate(sides, axis=1)).save(path)
+    except OSError as error:
+        raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error
+
+
+def attention(path, weights, source, target):
+    """Writes a PNG: how much of each source token (column) went into each target token (row).
+
+    Args:
+        weights: float[T, S], rows that sum to 1.
+        source, target: the tokens' texts.
+
+    Raises:
+        UserError: 5, where it cannot be written.
+    """
+    figure = _figure(max(4, 1.5 + 0.35 * len(source)), max(3, 1.2 + 0.3 * len(target)))
+    axes = figure.subplots()
+    drawn = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(source)), source, rotation=90)
+    axes.set_yticks(range(len(target)), target)
+    axes.set_xlabel("source")
+    axes.set_ylabel("output")
+    figure.colorbar(drawn, label="attention weight")
+    _save(figure, path)
+
+
+def named_points(path, points, names, title, axes):
+    """Writes a PNG of points with their names.
+
+    Args:
+        points: float[N, 2].
+        axes: labels of the two.
+
+    Raises:
+        UserError: 5, where it cannot be written.
+    """
+    figure = _figure(10, 8)
+    plot = figure.subplots()
+    plot.scatter(*points.T, s=12, color="tab:blue")
+    for name, point in zip(names, points):
+        plot.annotate(name, point, xytext=(3, 3), textcoords="offset points", fontsize=9, parse_math=False)
+    plot.set_title(title, parse_math=False)
+    plot.set_xlabel(axes[0])
+    plot.set_ylabel(axes[1])
+    plot.grid(alpha=0.2)
+    _save(figure, path)
+
+
+def _figure(width, height):
+    """A figure of so many inches that no window system knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure, path):
+    try:
+        figure.savefig(pathlib.Path(path), dpi=150, format="png")
+    except OSError as error:
+        raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error

@@ -1,12 +1,13 @@
-"""From images to the classes that a run thinks most likely."""
+"""From images and texts to the classes that a run thinks most likely."""
 
 import jax
 import numpy as np
 
 from research import config as configs
 from research.data import open_dataset
-from research.data.batches import eval_batches, open_split
+from research.data.batches import open_split, read
 from research.errors import UserError
+from research.translation import encode
 
 
 def read_images(paths, spec):
@@ -17,6 +18,8 @@ def read_images(paths, spec):
     """
     from PIL import Image
 
+    if "image" not in spec.features:
+        raise UserError(2, f"image files: the run was trained on {spec.name}, which has none; give --text or --split")
     height, width, channels = spec.features["image"][0]
     images = []
     for path in paths:
@@ -34,29 +37,44 @@ def read_images(paths, spec):
     return images
 
 
+def read_texts(run, texts):
+    """Texts as tokens: [(text, int32[T], None)]."""
+    if run.config.task.name != "classify_text":
+        raise UserError(2, f"--text: the run's task {run.config.task.name} classifies no texts")
+    return list(zip(texts, encode(run, texts, "tokens", ["--text"] * len(texts)), [None] * len(texts)))
+
+
 def read_split(run, split):
-    """Images of a split, as read_images gives those of files, with their labels."""
-    dataset = open_dataset(run.config.data.name, configs.arguments("data", run.config))
+    """Examples of a split with their labels, as read_images gives those of files."""
+    field = _field(run)
+    dataset = open_dataset(run.config.data.name, configs.arguments("data", run.config), run.tokenizer)
     text = run.config.data.splits.get(split, split)
     if text is None:
         raise UserError(2, f"--split: the run has no {split} split")
     opened = open_split(dataset, text, f"--split={split}", run.config.data.memory_limit_bytes, 0)
-    for start, batch in enumerate(eval_batches(opened, 256)):
-        for i in np.flatnonzero(batch["mask"]):
-            yield f"{text} {start * 256 + i}", batch["image"][i], int(batch["label"][i])
+    for i in range(len(opened)):
+        example = read(opened, [i])
+        shown = f"  {run.tokenizer.decode(example[field][0])[:60]}" if field == "tokens" else ""
+        yield f"{text} {i}{shown}", example[field][0], int(example["label"][0])
 
 
-def top_classes(run, images, top):
+def _field(run):
+    """The field that a classifier reads."""
+    fields = {"classify_images": "image", "classify_text": "tokens"}
+    if run.config.task.name not in fields:
+        raise UserError(2, f"{run.folder}: its task {run.config.task.name} predicts no classes")
+    return fields[run.config.task.name]
+
+
+def top_classes(run, inputs, top):
     """For each image {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
     predict = jax.jit(lambda variables, batch: run.task.predict(run.model, variables, batch)["probabilities"])
-    images, labels = list(images), run.spec.labels
-    if run.config.task.name != "classify_images":
-        raise UserError(2, f"{run.folder}: its task {run.config.task.name} predicts no classes of images")
-    size = min(256, len(images))
-    for start in range(0, len(images), size):
-        chunk = images[start : start + size]
-        stacked = np.stack([image for _, image, _ in chunk + chunk[-1:] * (size - len(chunk))])
-        for (name, _, label), probabilities in zip(chunk, jax.device_get(predict(run.variables, {"image": stacked}))):
+    field, inputs, labels = _field(run), list(inputs), run.spec.labels
+    size = min(256, len(inputs))
+    for start in range(0, len(inputs), size):
+        chunk = inputs[start : start + size]
+        stacked = np.stack([x for _, x, _ in chunk + chunk[-1:] * (size - len(chunk))])
+        for (name, _, label), probabilities in zip(chunk, jax.device_get(predict(run.variables, {field: stacked}))):
             best = np.argsort(-probabilities, kind="stable")[:top]
             row = {"input": name, "top": [{"class": labels[i], "probability": float(probabilities[i])} for i in best]}
             yield row if label is None else {**row, "label": labels[label]}

@@ -18,6 +18,7 @@ import numpy as np
 
 from research import config as configs
 from research.checkpoint import read_best
+from research.data import tokenize
 from research.data.dataset import Dataset
 from research.errors import UserError
 from research.models import MODELS
@@ -34,7 +35,7 @@ class Run(NamedTuple):
     variables: Any  # {"params": ..., collection: ...}, NumPy arrays
     task: Any  # Task
     spec: Dataset  # what the data said of themselves; without the data
-    tokenizer: Any
+    tokenizer: Any  # research.data.tokenize.Tokenizer, where there is text
     result: dict | None  # result.json, once there is one
 
     def metrics(self):
@@ -54,7 +55,7 @@ def load(folder):
     step, variables = read_best(folder)
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](spec, **configs.arguments("task", config))
-    return Run(folder, config, step, model, variables, task, spec, None, read_json(folder / "result.json"))
+    return Run(folder, config, step, model, variables, task, spec, spec.tokenizer, read_json(folder / "result.json"))
 
 
 def read_config(folder):
@@ -79,6 +80,8 @@ def read_saved(folder):
 def read_spec(folder):
     """What the data of a run said of themselves, from its manifest: the data need not be here."""
     path = pathlib.Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise UserError(2, f"{folder}: no run folder: it has no manifest.json")
     try:
         data = read_json(path)[-1]["data"]
         named = (data["name"], data["features"], data["examples"], data["classes"], data["labels"])
@@ -86,7 +89,27 @@ def read_spec(folder):
         raise UserError(2, f"{path}: not a manifest of ours") from error
     name, features, examples, classes, labels = named
     features = {field: (tuple(shape), np.dtype(dtype)) for field, (shape, dtype) in features.items()}
-    return Dataset(name, features, examples, None, classes, tuple(labels))
+    return Dataset(name, features, examples, None, classes, tuple(labels), read_tokenizer(folder))
+
+
+def read_tokenizer(folder):
+    """The tokenizer that a run folder keeps; None where there is none.
+
+    Raises:
+        UserError: 3, for a file that is none, or is not the one that the run was trained with.
+    """
+    path = pathlib.Path(folder) / "tokenizer.json"
+    starts = read_json(path.with_name("manifest.json"))
+    try:
+        wanted = starts[-1]["data"].get("tokenizer") if starts else None
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise UserError(2, f"{path.with_name('manifest.json')}: not a manifest of ours") from error
+    if wanted is None:
+        return None
+    tokenizer = tokenize.read(path)
+    if tokenizer.digest != wanted:
+        raise UserError(3, f"{path}: not the tokenizer that this run was trained with; put that one back")
+    return tokenizer
 
 
 def check(workdir, config):
@@ -136,9 +159,23 @@ def is_begun(workdir):
     return (pathlib.Path(workdir) / "config.json").is_file()
 
 
+def check_tokenizer(init_from, tokenizer):
+    """The run that parameters are taken from cuts text as this one does: else its embeddings are of other tokens.
+
+    Raises:
+        UserError: 2.
+    """
+    folder = init_from.partition(":")[0]
+    other = read_tokenizer(folder)
+    if other is not None and tokenizer is not None and other.digest != tokenizer.digest:
+        raise UserError(
+            2, f"config.init_from: {folder} has another tokenizer; give config.data.tokenizer={folder}/tokenizer.json"
+        )
+
+
 @contextlib.contextmanager
-def claim(workdir, config, file, size, data):
-    """Takes the folder's lock and writes config.json and an entry of manifest.json; holds the lock within.
+def claim(workdir, config, file, size, data, tokenizer=None):
+    """Takes the folder's lock and writes config.json, tokenizer.json and an entry of manifest.json; holds it within.
 
     Raises:
         UserError: 7 where another process holds it, 5 where it cannot be written.
@@ -160,6 +197,8 @@ def claim(workdir, config, file, size, data):
         lock.flush()
         saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
         write_json(folder / "config.json", saved)
+        if tokenizer is not None:
+            write_text(folder / "tokenizer.json", tokenizer.json)
         starts = read_json(folder / "manifest.json") or []
         write_json(folder / "manifest.json", [*starts, _manifest(data)])
         yield folder
@@ -196,6 +235,7 @@ def describe_data(dataset, splits):
         "examples": dict(dataset.examples),
         "classes": dataset.classes,
         "labels": list(dataset.labels),
+        "tokenizer": dataset.tokenizer.digest if dataset.tokenizer else None,
         "fingerprint": {base: dataset.fingerprint(base) for base in splits} if dataset.fingerprint else {},
     }
 
@@ -217,11 +257,16 @@ def read_json(path):
 
 
 def write_json(path, data):
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path, text):
     """Written beside and renamed: a reader sees the old file or the new one."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            json.dump(data, file, indent=2, allow_nan=False)
-            file.write("\n")
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
+        ) as file:
+            file.write(text)
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as error:

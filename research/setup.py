@@ -1,5 +1,6 @@
 """What a run is made of, built from its config and checked before anything is compiled or written."""
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -34,18 +35,20 @@ class Setup(NamedTuple):
     abstract: Any = None  # TrainState of ShapeDtypeStructs with shardings
 
 
-def resolve(config, devices=None):
-    """Opens the data set, fills in what it determines and makes the mesh: (config, dataset, mesh). Reads no example.
+def resolve(config, devices=None, tokenizer=None):
+    """Opens the data set, fills in what it determines and makes the mesh: (config, dataset, mesh). Reads no example but
+    to train a tokenizer.
 
     Args:
         config: complete; see research.config.
         devices: those to use; all of them, if not given.
+        tokenizer: of the run that goes on; a new one, if not given.
 
     Raises:
         UserError: 2 or 3.
     """
     mesh = sharding.make_mesh(devices)
-    dataset = open_dataset(config.data.name, configs.arguments("data", config))
+    dataset = open_dataset(config.data.name, configs.arguments("data", config), tokenizer)
     return configs.resolve(config, dataset, mesh.devices.size), dataset, mesh
 
 
@@ -59,6 +62,7 @@ def prepare(config, dataset, mesh):
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
     optimizer = make_optimizer(config.optimizer, configs.arguments("optimizer", config), times)
+    check_fit(model, task.inputs(dataset, config), config)
     init = make_init(model, task, dataset, config, optimizer)
     whole = sharding.replicated(mesh)
     abstract = jax.eval_shape(init, run_key(config.seed))
@@ -71,14 +75,15 @@ def prepare(config, dataset, mesh):
     return setup
 
 
-def prepare_evaluation(config, split):
+def prepare_evaluation(config, split, tokenizer=None):
     """The Setup in which research.loop.evaluate finds one split, under the name `split` itself.
 
     Args:
         config: of a run, complete.
         split: one of train, validation, test as the config has them, or any split string.
+        tokenizer: the run's own, where it has one.
     """
-    dataset = open_dataset(config.data.name, configs.arguments("data", config))
+    dataset = open_dataset(config.data.name, configs.arguments("data", config), tokenizer)
     text = config.data.splits.get(split, split)
     if text is None:
         raise UserError(2, f"--split: the run has no {split} split")
@@ -86,6 +91,19 @@ def prepare_evaluation(config, split):
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
     return Setup(config, dataset, {split: opened}, model, task, sharding.make_mesh())
+
+
+def check_fit(model, inputs, config):
+    """The model takes what the task gives, by name."""
+    taken = inspect.signature(type(model).__call__).parameters.values()
+    positional = [p for p in list(taken)[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    wanted, known = {p.name for p in positional if p.default is p.empty}, {p.name for p in positional}
+    if not wanted <= set(inputs) or not set(inputs) <= known:
+        raise UserError(
+            2,
+            f"config.model.name: {config.model.name} takes {', '.join(p.name for p in positional)}, but "
+            f"config.task.name {config.task.name} gives {', '.join(inputs)}",
+        )
 
 
 def summary(params):
@@ -104,15 +122,17 @@ def _check_metrics(setup):
     """The metrics that the config goes by are among those that the task evaluates."""
     variables = eval_variables(setup.abstract)
     batch = {**read(setup.splits["validation"], [0]), "mask": np.ones(1, np.float32)}
-    sums, _ = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, batch)
+    sums, arrays = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, batch)
+    scores = setup.task.score({name: np.zeros(x.shape, x.dtype) for name, x in arrays.items()})
+    known = [*sums, *scores]
     wanted = {
         "eval.metric": setup.config.eval.metric,
         "train.early_stopping.metric": setup.config.train.early_stopping.metric,
     }
     for path, name in wanted.items():
-        if name is not None and name not in sums:
+        if name is not None and name not in known:
             raise UserError(
-                2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(sums)}{nearest(name, sums)}"
+                2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(known)}{nearest(name, known)}"
             )
 
 
@@ -122,13 +142,13 @@ def abstract_params(config):
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
     inputs = task.inputs(dataset, config)
+    check_fit(model, inputs, config)
     return jax.eval_shape(lambda **inputs: model.init(run_key(0), **inputs, train=False), **inputs)["params"]
 
 
 def show_data(config, output, examples, step):
-    """Writes the picture of a training batch as read and as augmented; returns a line on each example."""
-    from PIL import Image
-
+    """Writes the picture of a training batch as read and as augmented; returns a line on each example. Text has no
+    picture: its lines show both."""
     config, dataset, _ = resolve(config, jax.devices()[:1])
     split = open_split(dataset, config.data.splits.train, "train", config.data.memory_limit_bytes, 0)
     batch = next(train_batches(split, config.seed, config.data.batch_size, step, step + 1))
@@ -136,19 +156,21 @@ def show_data(config, output, examples, step):
     key = fold(run_key(config.seed), "step", step)
     after = jax.jit(augment)(example_keys(key, 0, config.data.batch_size), batch) if augment else batch
     n = min(examples, config.data.batch_size)
-    scale = max(1, 64 // batch["image"].shape[1])
-    sides = [
-        pictures.titled(pictures.grid(images["image"][:n], 8, scale), title)
-        for images, title in ((batch, "as read"), (after, "as augmented"))
-    ]
-    try:
-        Image.fromarray(np.concatenate(sides, axis=1)).save(output)
-    except OSError as error:
-        raise UserError(5, f"{output}: cannot be written: {error.strerror}") from error
-    captions = []
+    if "image" in batch:
+        pictures.before_and_after(output, batch["image"][:n], after["image"][:n])
+        return [_caption(dataset, batch, after, i) for i in range(n)]
+    lines = []
     for i in range(n):
-        text = f"{i}: {dataset.labels[batch['label'][i]]}"
-        if "mixed_label" in after and after["mix"][i] < 1:
-            text = f"{text} {after['mix'][i]:.2f}, {dataset.labels[after['mixed_label'][i]]} {1 - after['mix'][i]:.2f}"
-        captions.append(text)
-    return captions
+        for field in dataset.sequences:
+            read, changed = (dataset.tokenizer.decode(x[field][i]) for x in (batch, after))
+            lines.append(f"{i}: {field}: {read}" + (f" -> {changed}" if changed != read else ""))
+        if dataset.labels:
+            lines.append(f"{i}: label: {dataset.labels[batch['label'][i]]}")
+    return lines
+
+
+def _caption(dataset, batch, after, i):
+    text = f"{i}: {dataset.labels[batch['label'][i]]}"
+    if "mixed_label" in after and after["mix"][i] < 1:
+        text = f"{text} {after['mix'][i]:.2f}, {dataset.labels[after['mixed_label'][i]]} {1 - after['mix'][i]:.2f}"
+    return text

@@ -163,9 +163,19 @@ def make_update(model, task, optimizer, config, axis):
 
 
 def make_eval_step(model, task, mesh):
-    """evaluate(variables, batch) -> sums {name: (sum, count)}, arrays {name: [B, ...]}; compiled over the mesh."""
+    """evaluate(variables, batch) -> sums {name: (sum, count)}, arrays {name: [B, ...]}; compiled over the mesh.
+
+    Each device works on its own rows to the end: a loop that ends when all its rows are done, as generation has, asks
+    no other device. (XLA's CPU devices deadlock on a collective in each of its turns.)
+    """
     whole, cut = sharding.replicated(mesh), sharding.split(mesh)
-    function = partial(task.evaluate, model)
+
+    def evaluate(variables, batch):
+        sums, arrays = task.evaluate(model, variables, batch)
+        return lax.psum(sums, sharding.AXIS), arrays
+
+    specs = {"in_specs": (whole.spec, cut.spec), "out_specs": (whole.spec, cut.spec)}
+    function = jax.shard_map(evaluate, mesh=mesh, check_vma=False, **specs)
     compiled = jax.jit(function, in_shardings=(whole, cut), out_shardings=whole)
     return lambda variables, batch: compiled(variables, sharding.place(batch, cut))
 

@@ -32,6 +32,7 @@ flags.FLAGS.mark_as_parsed()
 
 from research import config as configs  # noqa: E402
 from research.data import prepare  # noqa: E402
+from research.data.recipes import RECIPES  # noqa: E402
 from research.models import MODELS  # noqa: E402
 from research.models.layers import Conv, Dropout, Norm, head  # noqa: E402
 from research.setup import prepare as prepare_run  # noqa: E402
@@ -40,24 +41,109 @@ from research.setup import resolve  # noqa: E402
 
 def small_images(name):
     """256 training and 64 test images that can be told apart, in place of a data set's own: same shape, same labels."""
-    recipe = prepare.RECIPES[name]
+    shape, labels = (RECIPES[name].features[field][1] for field in ("image", "label"))
 
     def examples(members):
         splits = {}
         for split, n in (("train", 256), ("test", 64)):
             rng = np.random.default_rng(len(split))
-            labels = np.arange(n) % len(recipe.labels)
-            images = rng.integers(0, 60, (n, *recipe.shape), np.uint8)
-            for image, label in zip(images, labels):
+            classes = np.arange(n) % len(labels)
+            images = rng.integers(0, 60, (n, *shape), np.uint8)
+            for image, label in zip(images, classes):
                 image[2 * label : 2 * label + 4, 4:20] += 150
-            splits[split] = [(i, image, int(label)) for i, (image, label) in enumerate(zip(images, labels))]
+            rows = [{"image": image, "label": int(label)} for image, label in zip(images, classes)]
+            splits[split] = list(enumerate(rows))
         return splits
 
-    return recipe._replace(archives=(), examples=examples)
+    return RECIPES[name]._replace(archives=(), examples=examples)
 
 
-for _name in ("mnist", "fashion_mnist", "cifar10"):  # idempotent, and safe for two processes at once
+def small_multi30k():
+    """Pairs that differ, of sentences whose words are each other's, with their genders: translation can be learnt."""
+    colours = {"red": "rot", "blue": "blau", "tall": "groß", "small": "klein", "young": "jung", "happy": "froh"}
+    nouns = {"dog": ("er", "Hund"), "cat": ("e", "Katze"), "child": ("es", "Kind"), "man": ("er", "Mann"),
+             "woman": ("e", "Frau"), "bird": ("er", "Vogel")}  # fmt: skip
+    verbs = {"runs": "läuft", "sleeps": "schläft", "plays": "spielt", "sits": "sitzt", "waits": "wartet"}
+    places = {"in the park": "im Park", "on the street": "auf der Straße", "at home": "zu Hause"}
+    pairs = [
+        (f"A {colour} {noun} {verb} {place}.", f"Ein{'e' * (ending == 'e')} {farbe}{ending} {nomen} {verbum} {ort}.")
+        for colour, farbe in colours.items()
+        for noun, (ending, nomen) in nouns.items()
+        for verb, verbum in verbs.items()
+        for place, ort in places.items()
+    ]
+    pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
+    members = {}
+    for file, n in (("train", 128), ("val", 32), ("test_2016_flickr", 32), ("test_2017_flickr", 16)):
+        for side, language in enumerate(("en", "de")):
+            members[f"{file}.{language}"] = "".join(f"{pair[side]}\n" for pair in pairs[:n]).encode()
+        pairs = pairs[n:]
+    return members
+
+
+def small_sst2():
+    """Phrases whose last word decides the label."""
+    words = ["awful", "dull", "tedious", "clumsy", "lifeless"], ["moving", "charming", "brilliant", "funny", "warm"]
+    before = ["the film", "a script", "this cast", "its plot"], ["is", "seems", "remains"], ["very", "quite", "often"]
+    rng, members = np.random.default_rng(1), {}
+    for file, n in (("train", 256), ("dev", 64), ("test", 32)):
+        rows = ["index\tsentence" if file == "test" else "sentence\tlabel"]
+        for i, label in enumerate(rng.integers(2, size=n)):
+            sentence = f"{' '.join(rng.choice(known) for known in (*before, words[label]))} "
+            rows.append(f"{i}\t{sentence}" if file == "test" else f"{sentence}\t{label}")
+        members[f"SST-2/{file}.tsv"] = "".join(f"{row}\n" for row in rows).encode()
+    return members
+
+
+def small_wikitext2():
+    """Articles whose words often follow one another, with <unk> and the marks of the tokenised form."""
+    words = "the game of war was played in a small town , and <unk> said that it had 3 @,@ 000 men . they won".split()
+    rng, members = np.random.default_rng(2), {}
+    for file, n in (("train", 8), ("valid", 3), ("test", 3)):
+        text = ""
+        for article in range(n):
+            text += f" \n = {'Small' if article % 2 else 'Old'} Town = \n \n"
+            for section in (None, "History", "Later years"):
+                at = int(rng.integers(len(words)))
+                steps = np.cumsum(rng.choice([1, 1, 1, 2, 5], size=60))
+                text += f" = = {section} = = \n \n" if section else ""
+                text += f" {' '.join(words[(at + step) % len(words)] for step in steps)} . \n \n"
+        members[f"wikitext-2/wiki.{file}.tokens"] = text.encode()
+    return members
+
+
+def small_tiny_shakespeare():
+    """Dialogue of 16,000 characters: TFDS's cut gives 14,400, 800 and 800."""
+    rng, text = np.random.default_rng(3), ""
+    subjects, verbs = ["I", "you", "we", "my lord", "the king"], ["know", "love", "fear", "speak of", "have seen"]
+    objects = ["the crown", "thy brother", "this night", "the wars", "a gentle heart"]
+    while len(text) < 16_000:
+        lines = [f"{rng.choice(subjects)} {rng.choice(verbs)} {rng.choice(objects)}" for _ in range(2)]
+        text += (
+            f"{rng.choice(['ROMEO', 'First Citizen', 'KING HENRY'])}:\n{lines[0].capitalize()},\nAnd {lines[1]}.\n\n"
+        )
+    return {"input.txt": text[:16_000].encode()}
+
+
+SMALL_TEXTS = {
+    "multi30k": small_multi30k,
+    "glue/sst2": small_sst2,
+    "wikitext2": small_wikitext2,
+    "tiny_shakespeare": small_tiny_shakespeare,
+}
+
+
+def small_text(name):
+    """The recipe of a data set of text, with a small raw file in place of each official one."""
+    examples = RECIPES[name].examples
+    return RECIPES[name]._replace(archives=(), examples=lambda members: examples(SMALL_TEXTS[name]()))
+
+
+# Idempotent, and safe for two processes at once. A folder that is there is not made anew: `make clean` after a change.
+for _name in ("mnist", "fashion_mnist", "cifar10"):
     prepare.prepare(small_images(_name), CACHE / "tfds")
+for _name in SMALL_TEXTS:
+    prepare.prepare(small_text(_name), CACHE / "tfds")
 
 
 @pytest.fixture
@@ -103,6 +189,39 @@ SMALL = {
 }
 
 
+# What each model is trained on where it is not the digits, and how small; word vectors have tests of their own.
+CASES = {
+    "cnn": {"model__layers": ("conv4", "pool2", "dense16")},
+    "resnet": {"model__depth": 10, "model__width": 4},
+    "vgg": {"model__depth": 11, "model__width": 4},
+    "seq2seq": {
+        "data__name": "addition",
+        "data__digits": 2,
+        "task__name": "translate",
+        "model__width": 32,
+        "model__embedding": 32,
+        "model__attention": "additive",
+        "model__bidirectional": True,
+    },
+    "recurrent_classifier": {
+        "data__name": "glue/sst2",
+        "data__max_len": 12,
+        "data__splits__test": "validation[:21]",
+        "task__name": "classify_text",
+        "model__width": 8,
+        "model__embedding": 8,
+    },
+    "recurrent_lm": {
+        "data__name": "tiny_shakespeare",
+        "data__tokenizer": "characters",
+        "data__max_len": 12,
+        "task__name": "next_token",
+        "model__width": 48,
+        "model__embedding": 48,
+    },
+}
+
+
 def make_config(**overrides):
     """A config that trains in a second: SMALL, with overrides written as model__name="mlp"."""
     given = {key.replace("__", "."): value for key, value in overrides.items()}
@@ -113,7 +232,11 @@ def make_config(**overrides):
 
 
 def make_setup(devices=1, **overrides):
-    """A Setup of make_config on the first `devices` of the eight."""
+    """A Setup of make_config on the first `devices` of the eight; a model named in CASES brings its data and task."""
+    case = CASES.get(overrides.get("model__name"), {})
+    if overrides.get("data__name", case.get("data__name")) != case.get("data__name"):
+        case = {name: value for name, value in case.items() if not name.startswith("data__")}
+    overrides = {**case, **overrides}
     return prepare_run(*resolve(make_config(**overrides), jax.devices()[:devices]))
 
 

@@ -186,7 +186,7 @@ def test_every_name_completes_with_all_its_arguments(kind):
         ({"data.batch_size": 12}, 8, "12 is not divisible by 8 devices x 1 microbatches; the next that is: 16"),
         ({"train.microbatches": 3}, 1, "is not divisible by 1 devices x 3 microbatches"),
         ({"data.batch_size": 97}, 1, "is larger than config.data.splits.train 'train[:96]', which has 96 examples"),
-        ({"optimizer.warmup_steps": 13}, 1, "config.optimizer.warmup_steps: 13 steps of warm-up in a run of 12"),
+        ({"optimizer.warmup_steps": 13}, 1, "config.optimizer.warmup_steps: 13 is 13 steps of warm-up in a run of 12"),
         ({"optimizer.warmup_epochs": 3}, 1, "18 steps of warm-up in a run of 12"),
         ({"model.classes": 3}, 1, "config.model.classes: 3, but digits has 10"),
         ({"data.batch_size": 15, "data.augment.mixup": 0.2}, 1, "mixup pairs neighbours"),

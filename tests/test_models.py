@@ -11,7 +11,7 @@ from research.errors import UserError
 from research.models import MODELS
 from research.models.cnn import CNN
 from research.models.convolution import convolve, max_pool
-from research.models.layers import Dropout, batch_statistics
+from research.models.layers import ONE_HOT_LIMIT, Dropout, batch_statistics, embed
 from research.models.resnet import ResNet
 from research.models.vgg import VGG
 
@@ -150,3 +150,13 @@ def test_dropout_keeps_the_mean_and_takes_a_traced_rate():
         assert float((several[i] == 0).mean()) == pytest.approx(rate, abs=0.02)
         assert float(several[i].mean()) == pytest.approx(1, abs=0.03)
     assert_same_bits(Dropout(0.5).apply({}, x, train=False), x)
+
+
+@pytest.mark.parametrize("rows", [ONE_HOT_LIMIT, ONE_HOT_LIMIT + 1])
+def test_embedding_and_its_gradient_are_those_of_the_rows_for_tables_of_numpy_too(rows):
+    table, ids = RNG.normal(size=(rows, 3)).astype(np.float32), np.array([[0, rows - 1], [5, 5]])
+    assert_same_numbers(jax.jit(lambda ids: embed(table, ids))(ids), table[ids])
+    weights = RNG.normal(size=(2, 2, 3)).astype(np.float32)
+    expected = np.zeros_like(table)
+    np.add.at(expected, ids, weights)
+    assert_same_numbers(jax.grad(lambda table: (embed(table, ids) * weights).sum())(table), expected)

@@ -8,14 +8,18 @@ import shutil
 import struct
 import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from conftest import REAL_DATA, SMALL_TEXTS, small_text
+from tensorflow_datasets.core import hashing
 
-from research.data import prepare as module
 from research.data.dataset import find
-from research.data.prepare import RECIPES, Archive, download, prepare
+from research.data.prepare import download, ensure, prepare, prepare_by_name
+from research.data.recipes import RECIPES, Archive, addition
 from research.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -190,6 +194,297 @@ def test_a_folder_that_is_still_being_written_is_not_found(tmp_path, monkeypatch
     assert find("digits") == tmp_path / "digits" / "1.0.10"
 
 
-def test_unknown_data_set_lists_the_known():
-    with pytest.raises(UserError, match="cifar10, digits, fashion_mnist, mnist"):
-        module.prepare_by_name("mnits")
+@pytest.mark.parametrize("name", ["mnits", "addition", "addition/three", "addition/03"])
+def test_unknown_data_set_lists_the_known(name):
+    known = "addition/3, cifar10, digits, fashion_mnist, glue/sst2, mnist, multi30k, tiny_shakespeare, wikitext2"
+    with pytest.raises(UserError, match=known) as error:
+        prepare_by_name(name)
+    assert error.value.code == 2
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_loose(contents, manual):
+    for member, data in contents.items():
+        (manual / member).parent.mkdir(parents=True, exist_ok=True)
+        (manual / member).write_bytes(data)
+
+
+def small_archives(name, manual, contents=None):
+    """Archives of small members, each packed as its official one and written into `manual`; their recipe."""
+    contents, archives = contents or SMALL_TEXTS[name](), []
+    manual.mkdir()
+    for archive in RECIPES[name].archives:
+        members, file = {member: contents[member] for member in archive.members}, io.BytesIO()
+        if archive.url.endswith(".zip"):
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+                [packed.writestr(*item) for item in members.items()]
+        else:
+            (data,) = members.values()
+            file.write(gzip.compress(data) if archive.url.endswith(".gz") else data)
+        (manual / archive.url.rsplit("/", 1)[-1]).write_bytes(file.getvalue())
+        sums = {member: sha256(data) for member, data in members.items()}
+        archives.append(Archive(archive.url, sha256(file.getvalue()), sums))
+    return RECIPES[name]._replace(archives=tuple(archives))
+
+
+def records(folder):
+    """{split: the examples as they are read through TFDS}"""
+    builder = tfds.builder_from_directory(folder)
+    return {split: list(builder.as_data_source(split=split)) for split in builder.info.splits}
+
+
+@pytest.mark.parametrize("name", SMALL_TEXTS)
+def test_archives_and_what_they_unpack_to_give_the_same_data_set(tmp_path, name):
+    recipe = small_archives(name, tmp_path / "archives")
+    contents = SMALL_TEXTS[name]()
+    write_loose(contents, tmp_path / "nested")
+    write_loose({member.rsplit("/", 1)[-1]: data for member, data in contents.items()}, tmp_path / "flat")
+    straight = prepare(small_text(name), tmp_path / "straight")
+    for packing in ("archives", "nested", "flat"):
+        found = prepare(recipe, tmp_path / f"from_{packing}", tmp_path / packing)
+        for path in straight.iterdir():
+            assert (found / path.name).read_bytes() == path.read_bytes(), (packing, path.name)
+
+
+def test_multi30k_pairs_the_lines_of_two_files_without_outer_blanks(tmp_path):
+    contents = SMALL_TEXTS["multi30k"]()
+    contents["val.en"], contents["val.de"] = " a\u2028b \nc".encode(), "\xa0ä  ö\n\td\r\n".encode()
+    found = records(prepare(small_archives("multi30k", tmp_path / "m", contents), tmp_path, tmp_path / "m"))
+    assert {split: len(rows) for split, rows in found.items()} == {
+        "train": 128, "validation": 2, "test": 32, "test_2017_flickr": 16}  # fmt: skip
+    pairs = {(row["en"].decode(), row["de"].decode()) for row in found["validation"]}
+    assert pairs == {("a\u2028b", "ä  ö"), ("c", "d")}
+    lines = (contents[f"train.{language}"].decode().splitlines() for language in ("en", "de"))
+    assert {(row["en"].decode(), row["de"].decode()) for row in found["train"]} == set(zip(*lines))
+
+
+def test_wikitext2_is_its_articles_in_source_order(tmp_path):
+    found = records(prepare(small_text("wikitext2"), tmp_path))
+    for split, file, n in (("train", "train", 8), ("validation", "valid", 3), ("test", "test", 3)):
+        texts = [row["text"] for row in found[split]]
+        assert b"".join(texts) == SMALL_TEXTS["wikitext2"]()[f"wikitext-2/wiki.{file}.tokens"]
+        assert len(texts) == n and all(text.count(b" Town = ") == 1 for text in texts)
+
+
+def test_tiny_shakespeare_is_cut_ninety_five_five(tmp_path):
+    found = records(prepare(small_text("tiny_shakespeare"), tmp_path))
+    texts = [row["text"] for rows in found.values() for row in rows]
+    assert list(map(len, texts)) == [14_400, 800, 800] and list(found) == ["train", "validation", "test"]
+    assert b"".join(texts) == SMALL_TEXTS["tiny_shakespeare"]()["input.txt"]
+
+
+def test_sst2_has_a_sentence_a_label_and_its_line_number(tmp_path):
+    found, contents = records(prepare(small_text("glue/sst2"), tmp_path)), SMALL_TEXTS["glue/sst2"]()
+    for split, file in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        lines = contents[f"SST-2/{file}.tsv"].split(b"\n")[1:-1]
+        assert len(lines) == len(found[split])
+        for row in found[split]:
+            line = [b"%d" % row["idx"], row["sentence"]] if split == "test" else [row["sentence"], b"%d" % row["label"]]
+            assert b"\t".join(line) == lines[row["idx"]] and (split != "test" or row["label"] == -1)
+    assert [row["idx"] for row in found["train"][:3]] != [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "name, member, wrong, message",
+    [
+        ("multi30k", "val.de", lambda lines: lines[:-1], r"val\.en has 32 lines, val\.de 31"),
+        ("multi30k", "train.en", lambda lines: [*lines[:2], b"caf\xe9", *lines[3:]], r"train\.en: line 3 is not UTF-8"),
+        ("tiny_shakespeare", "input.txt", lambda lines: [b"\xff", *lines], r"input\.txt: line 1 is not UTF-8"),
+        (
+            "wikitext2",
+            "wikitext-2/wiki.valid.tokens",
+            lambda lines: [b"text"],
+            r"wiki\.valid\.tokens: it has no article",
+        ),
+        (
+            "glue/sst2",
+            "SST-2/train.tsv",
+            lambda lines: lines[1:],
+            r"train\.tsv: line 1 has not the columns sentence<TAB>",
+        ),
+        ("glue/sst2", "SST-2/dev.tsv", lambda lines: [*lines, b"no tab"], r"dev\.tsv: line 66 has not the columns"),
+        ("glue/sst2", "SST-2/test.tsv", lambda lines: [*lines, b"1\tb\tc"], r"test\.tsv: line 34 has not the columns"),
+        ("glue/sst2", "SST-2/train.tsv", lambda lines: [*lines, b"a\t"], r"train\.tsv: line 258 has the label ''"),
+    ],
+)
+def test_a_raw_file_that_is_not_of_its_format_is_named(tmp_path, name, member, wrong, message):
+    contents = SMALL_TEXTS[name]()
+    contents[member] = b"\n".join(wrong(contents[member].removesuffix(b"\n").split(b"\n"))) + b"\n"
+    recipe = small_archives(name, tmp_path / "manual", contents)
+    with pytest.raises(UserError, match=message) as error:
+        prepare(recipe, tmp_path / "tfds", tmp_path / "manual")
+    assert error.value.code == 3 and "\n" not in str(error.value)
+    assert not list((tmp_path / "tfds" / name).iterdir())
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_a_sum_is_of_the_kind_of_its_length(tmp_path, kind):
+    recipe, data = small_archives("tiny_shakespeare", tmp_path / "m"), SMALL_TEXTS["tiny_shakespeare"]()["input.txt"]
+    right = hashlib.new(kind, data).hexdigest()
+    wrong = right[:-1] + ("0" if right[-1] != "0" else "1")
+    with pytest.raises(UserError, match=f"input.txt is not the official file: its {kind} is {right}, not {wrong}"):
+        prepare(
+            recipe._replace(archives=(Archive("x/input.txt", None, {"input.txt": wrong}),)), tmp_path, tmp_path / "m"
+        )
+    prepare(recipe._replace(archives=(Archive("x/input.txt", None, {"input.txt": right}),)), tmp_path, tmp_path / "m")
+
+
+def test_a_member_without_a_sum_is_held_to_its_archives(tmp_path):
+    recipe = small_archives("glue/sst2", tmp_path / "manual")
+    (archive,) = recipe.archives
+    unknown = archive._replace(members=dict.fromkeys(archive.members))
+    with pytest.raises(UserError, match=r"SST-2.zip is not the official file: its sha256 is"):
+        prepare(recipe._replace(archives=(unknown._replace(sum="0" * 64),)), tmp_path / "tfds", tmp_path / "manual")
+    prepare(recipe._replace(archives=(unknown,)), tmp_path / "tfds", tmp_path / "manual")
+
+    write_loose(SMALL_TEXTS["glue/sst2"](), tmp_path / "loose")
+    lines = []
+    prepare(recipe._replace(archives=(unknown,)), tmp_path / "again", tmp_path / "loose", lines.append)
+    assert "taken unchecked" in lines[0] and "SST-2/dev.tsv" in lines[0]
+
+
+@pytest.mark.parametrize("cut", [0, 20, 1000, -1])
+def test_a_cut_or_foreign_zip_is_refused(tmp_path, cut):
+    recipe = small_archives("glue/sst2", tmp_path / "manual")
+    path = tmp_path / "manual" / "SST-2.zip"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match=r"SST-2.zip: damaged") as error:
+        prepare(recipe, tmp_path / "tfds", tmp_path / "manual")
+    assert error.value.code == 3
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("other", b"")
+    with pytest.raises(UserError, match=r"SST-2.zip: damaged.*SST-2/train.tsv"):
+        prepare(recipe, tmp_path / "tfds", tmp_path / "manual")
+
+
+def test_a_download_is_checked_by_sha256_or_taken_where_no_sum_is_known(tmp_path, server):
+    url, handler = server
+    handler.body = b"the file"
+    with pytest.raises(UserError, match="its sha256 is"):
+        download(url, "0" * 64, tmp_path, str)
+    assert download(url, sha256(b"the file"), tmp_path / "a", str).read_bytes() == b"the file"
+    assert download(url, None, tmp_path / "b", str).read_bytes() == b"the file"
+
+
+def test_a_record_has_its_fields_in_the_order_of_their_names(tmp_path):
+    """Protobuf's own order is drawn anew in each process, and the fingerprint of the same data would be another."""
+    for recipe in (small_text("glue/sst2"), small_text("multi30k"), addition(1), RECIPES["digits"]):
+        (path,) = prepare(recipe, tmp_path).glob("*-test.array_record-*")
+        reader = array_record_module.ArrayRecordReader(str(path))
+        keys = [b"\n" + bytes([len(field)]) + field.encode() for field in sorted(recipe.features)]
+        places = [[record.index(key) for key in keys] for record in reader.read_all()]
+        reader.close()
+        assert places == [sorted(row) for row in places], recipe.name
+
+
+@pytest.mark.parametrize("digits, sizes", [(1, (48, 2, 5)), (2, (4430, 177, 443)), (3, (50_000, 2_000, 5_000)),
+                                           (18, (50_000, 2_000, 5_000))])  # fmt: skip
+def test_no_pair_of_numbers_is_added_twice_even_exchanged(digits, sizes):
+    splits = addition(digits).examples({})
+    assert {split: len(rows) for split, rows in splits.items()} == dict(zip(("train", "validation", "test"), sizes))
+    pairs = []
+    for rows in splits.values():
+        for _, row in rows:
+            a, b = map(int, row["question"].split("+"))
+            assert row == {"question": f"{a}+{b}", "answer": str(a + b)} and 0 <= min(a, b) <= max(a, b) < 10**digits
+            pairs.append((a, b))
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs) == sum(sizes)
+    assert 0.4 < sum(a < b for a, b in pairs) / sum(a != b for a, b in pairs) < 0.6
+    assert pairs == [tuple(map(int, row["question"].split("+")))
+                     for rows in addition(digits).examples({}).values() for _, row in rows]  # fmt: skip
+
+
+def test_sums_of_one_digit_are_all_there_are_and_the_same_bits_twice(tmp_path):
+    folders = [prepare_by_name("addition/1", tmp_path / part) for part in "ab"]
+    assert folders[0] == tmp_path / "a" / "addition" / "1" / "1.0.0"
+    for path in folders[0].iterdir():
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes()
+    found = [row["question"].decode() for rows in records(folders[0]).values() for row in rows]
+    assert sorted(sorted(map(int, question.split("+"))) for question in found) == [
+        [a, b] for a in range(10) for b in range(a, 10)
+    ]
+    source = tfds.data_source("addition/1", split="validation", data_dir=tmp_path / "a")
+    assert len(source) == 2 and set(source[0]) == {"question", "answer"}
+
+
+@pytest.mark.parametrize("digits", [-1, 0, 19])
+def test_sums_have_one_to_eighteen_digits(digits):
+    with pytest.raises(UserError, match=f"addition/{digits}: numbers may have 1 to 18 digits") as error:
+        prepare_by_name(f"addition/{digits}")
+    assert error.value.code == 2
+
+
+def test_ensure_prepares_what_is_not_found_into_the_last_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "named"))
+    ensure("addition/1")
+    assert find("addition/1") == tmp_path / "home/tensorflow_datasets/addition/1/1.0.0"
+    prepare_by_name("addition/2")
+    ensure("addition/2")
+    assert find("addition/2") == tmp_path / "named/addition/2/1.0.0"
+    assert not (tmp_path / "home/tensorflow_datasets/addition/2").exists()
+
+
+def real_records(name, train_lines):
+    """[(line, example)] of each split as TFDS has ordered them; of train the first lines only."""
+    recipe = RECIPES[name]
+    builder = tfds.builder_from_directory(REAL_DATA / name / recipe.version)
+    for split, info in builder.info.splits.items():
+        source, hasher = builder.as_data_source(split=split), hashing.Hasher(split)
+        lines = range(info.num_examples)
+        lines = lines if recipe.source_order else sorted(lines, key=hasher.hash_key)
+        kept = [place for place, line in enumerate(lines) if split != "train" or line < train_lines]
+        yield split, [(lines[place], source[place]) for place in kept]
+
+
+def raw_files(name, splits):
+    """The official raw files, rebuilt: {member: bytes}."""
+    splits = {split: [row for _, row in sorted(rows, key=lambda row: row[0])] for split, rows in splits.items()}
+    if name == "tiny_shakespeare":
+        return {"input.txt": b"".join(rows[0]["text"] for rows in splits.values())}
+    if name == "wikitext2":
+        files = zip(("train", "valid", "test"), splits.values())
+        return {f"wikitext-2/wiki.{file}.tokens": b"".join(row["text"] for row in rows) for file, rows in files}
+    if name == "multi30k":
+        files = zip(("train", "val", "test_2016_flickr", "test_2017_flickr"), splits.values())
+        return {
+            f"{file}.{side}": b"".join(row[side] + b"\n" for row in rows)
+            for file, rows in files
+            for side in ("en", "de")
+        }
+    labelled = lambda rows: b"".join(b"%s\t%d\n" % (row["sentence"], row["label"]) for row in rows)
+    return {
+        "SST-2/train.tsv": b"sentence\tlabel\n" + labelled(splits["train"]),
+        "SST-2/dev.tsv": b"sentence\tlabel\n" + labelled(splits["validation"]),
+        "SST-2/test.tsv": b"index\tsentence\n"
+        + b"".join(b"%d\t%s\n" % (row["idx"], row["sentence"]) for row in splits["test"]),
+    }
+
+
+@pytest.mark.parametrize("name", SMALL_TEXTS)
+def test_the_real_raw_files_give_the_real_records_in_their_order(tmp_path, name):
+    """Raw files rebuilt from the prepared set; but for a shortened train file they must have the pinned sums."""
+    recipe = RECIPES[name]
+    if not (REAL_DATA / name / recipe.version).is_dir():
+        pytest.skip(f"no {name} in {REAL_DATA}: set TFDS_DATA_DIR")
+    splits = dict(real_records(name, train_lines=1000))
+    write_loose(raw_files(name, splits), tmp_path / "manual")
+    shortened = name in ("multi30k", "glue/sst2")
+    archives = []
+    for archive in recipe.archives:
+        sums = {member: None if shortened and "train" in member else sum for member, sum in archive.members.items()}
+        archives.append(archive._replace(members=sums))
+
+    folder = prepare(recipe._replace(archives=tuple(archives)), tmp_path / "tfds", tmp_path / "manual")
+
+    found, real = records(folder), REAL_DATA / name / recipe.version
+    assert list(found) == list(splits)
+    for split, rows in splits.items():
+        assert found[split] == [row for _, row in rows], split
+    for path in (real / "features.json", *real.glob("*.labels.txt")):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    ours, theirs = (tfds.builder_from_directory(place).info for place in (folder, real))
+    assert ours.full_name == theirs.full_name and ours.disable_shuffling == theirs.disable_shuffling

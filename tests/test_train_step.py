@@ -14,6 +14,8 @@ from research.train_step import make_train_step
 
 UNEVEN = np.array([1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1], np.float32)  # shards of 8 devices: some empty
 NORM = {"model__name": "normed"}
+TEXT = ("seq2seq", "recurrent_classifier", "recurrent_lm")
+VECTORS = ("word_vectors", "glove")  # no softmax: tests/test_word_vectors.py
 
 
 def batches_of(setup, steps, mask=UNEVEN, first=0):
@@ -67,6 +69,27 @@ def test_accumulated_gradients_equal_full_batch_for_uneven_masks(parts, parallel
     found = train(devices=devices, mask=mask, train__microbatches=parts, train__parallel=parallel)
 
     assert_same_numbers(found, train(mask=mask))
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_text_trains_the_same_over_devices_modes_and_microbatches(name):
+    alone = train(model__name=name)  # sequences of unequal length, some of them padding
+
+    assert_same_numbers(train(devices=8, model__name=name), alone)
+    assert_same_numbers(train(devices=8, model__name=name, train__parallel="pmap"), alone)
+    assert_same_numbers(train(devices=2, model__name=name, train__microbatches=4), alone)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_what_the_mask_hides_of_text_changes_nothing(name):
+    def spoil(batch):
+        hidden = batch["mask"] == 0
+        return {
+            field: np.where(hidden.reshape(-1, *[1] * (x.ndim - 1)), x.dtype.type(1), x) if field != "mask" else x
+            for field, x in batch.items()
+        }
+
+    assert_same_bits(train(edit=spoil, model__name=name), train(model__name=name))
 
 
 @pytest.mark.parametrize("parallel,devices,parts", [("jit", 1, 2), ("pmap", 4, 2), ("jit", 4, 1)])
@@ -151,31 +174,29 @@ def test_what_the_mask_hides_changes_nothing():
     assert_same_bits(train(edit=spoil, **options), train(**options))
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+@pytest.fixture(scope="module", params=[name for name in MODELS if name not in VECTORS])
 def model(request):
     """Name, initial parameters, and the state and losses of up to 200 steps on one batch."""
     name = request.param
-    small = {
-        "cnn": {"layers": ("conv4", "pool2", "dense16")},
-        "resnet": {"depth": 10, "width": 4},
-        "vgg": {"depth": 11, "width": 4},
-    }
-    fields = {f"model__{key}": value for key, value in small.get(name, {}).items()}
-    setup = make_setup(model__name=name, **fields, optimizer__name="adam", optimizer__learning_rate=5e-3)
+    rate = 2e-2 if name in TEXT else 5e-3
+    setup = make_setup(model__name=name, optimizer__name="adam", optimizer__learning_rate=rate)
     state, step = start(setup)
     initial, second = jax.device_get(state.params), None
     batch, losses = batches_of(setup, 1, np.ones(16, np.float32))[0], []
+    if name == "recurrent_lm":  # texts that begin alike and go on otherwise cannot be told apart
+        batch["tokens"][:, 0] = 4 + np.arange(16)
     for i in range(200):
         state, metrics = step(state, batch, run_key(0))
-        losses.append(float(metrics["loss"][0]) / 16)
+        losses.append(float(metrics["loss"][0] / metrics["loss"][1]))
         second = jax.device_get(state.params) if i == 1 else second
         if losses[-1] < 0.01:
             break
-    return name, initial, second, losses
+    outcomes = setup.dataset.classes or setup.dataset.vocabulary
+    return name, initial, second, losses, outcomes
 
 
 def test_every_parameter_receives_gradient_and_moves(model):
-    name, before, after, _ = model
+    name, before, after, *_ = model
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)):
         if name == "vgg" and "Conv" in str(path) and "bias" in str(path):
             continue  # a bias before batch normalisation has no effect: its gradient is rounding
@@ -183,11 +204,12 @@ def test_every_parameter_receives_gradient_and_moves(model):
 
 
 def test_loss_at_the_start_is_log_classes(model):
-    assert model[-1][0] == pytest.approx(np.log(10), rel=0.05)
+    *_, losses, outcomes = model
+    assert losses[0] == pytest.approx(np.log(outcomes), rel=0.05)
 
 
 def test_one_batch_is_learnt_by_heart(model):
-    assert model[-1][-1] < 0.01
+    assert model[-2][-1] < 0.01
 
 
 def test_frozen_parameters_stand_still_and_factors_scale_updates():

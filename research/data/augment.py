@@ -1,7 +1,7 @@
-"""Augmentation on the device, inside the step: pure functions of (key, image), one key an example.
+"""Augmentation on the device, inside the step: pure functions of (key, image or tokens), one key an example.
 
-An image is uint8 or float [H, W, C] in [0, 255]; what is drawn depends on the key alone, so that an example at one
-place of the global batch is changed alike on one device or eight, in one microbatch or four.
+An image is uint8 or float [H, W, C] in [0, 255], tokens are int32[T], padded. What is drawn depends on the key alone,
+so that an example at one place of the global batch is changed alike on one device or eight, in one microbatch or four.
 """
 
 import jax
@@ -9,7 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
+from research.data.tokenize import END, PAD, UNKNOWN
 from research.randomness import fold
+
+INPUTS = ("image", "tokens", "source")  # what is augmented; targets never are
+SPAN = 3  # mean length of a masked span
 
 
 def make_augment(settings):
@@ -27,16 +31,23 @@ def make_augment(settings):
         changes.append(("warp", lambda key, image: random_warp(key, image, settings.rotation, settings.scale)))
     if settings.cutout:
         changes.append(("cutout", lambda key, image: cutout(key, image, settings.cutout)))
+    if settings.word_dropout:
+        changes.append(("word_dropout", lambda key, tokens: word_dropout(key, tokens, settings.word_dropout)))
+    if settings.swap:
+        changes.append(("swap", lambda key, tokens: swap(key, tokens, settings.swap)))
+    if settings.span_mask:
+        changes.append(("span_mask", lambda key, tokens: span_mask(key, tokens, settings.span_mask)))
     if not changes and not settings.mixup:
         return None
 
-    def change(key, image):
+    def change(key, x):
         for purpose, function in changes:
-            image = function(fold(key, purpose), image)
-        return image
+            x = function(fold(key, purpose), x)
+        return x
 
     def augment(keys, batch):
-        batch = {**batch, "image": jax.vmap(change)(keys, batch["image"])}
+        (field,) = [name for name in INPUTS if name in batch]
+        batch = {**batch, field: jax.vmap(change)(keys, batch[field])}
         return mixup(keys, batch, settings.mixup) if settings.mixup else batch
 
     return augment
@@ -75,6 +86,45 @@ def cutout(key, image, side):
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     inside = (y >= top) & (y < top + side) & (x >= left) & (x < left + side)
     return jnp.where(inside, jnp.zeros((), image.dtype), image)
+
+
+def is_word(tokens):
+    """Which tokens may be changed: neither padding nor the end."""
+    return (tokens != PAD) & (tokens != END)
+
+
+def word_dropout(key, tokens, rate):
+    """Each token unknown with probability `rate`. Bowman et al. 2016, section 3.1 (arXiv:1511.06349)."""
+    return jnp.where(is_word(tokens) & jax.random.bernoulli(key, rate, tokens.shape), UNKNOWN, tokens)
+
+
+def span_mask(key, tokens, rate):
+    """Spans of geometric length, of mean SPAN, made unknown; about `rate` of the tokens in all.
+
+    A token is in a span if one began there, or if one that the token before is in goes on.
+    """
+    begin, go_on = jax.random.uniform(key, (2, *tokens.shape))
+    # In the steady state a share of p + (1 - p) s (1 - 1/SPAN) = s is inside, for a chance p of a beginning.
+    chance = rate / SPAN / (1 - rate * (1 - 1 / SPAN))
+
+    def step(inside, drawn):
+        begin, go_on = drawn
+        inside = (begin < chance) | (inside & (go_on < 1 - 1 / SPAN))
+        return inside, inside
+
+    _, inside = lax.scan(step, jnp.zeros((), bool), (begin, go_on))
+    return jnp.where(is_word(tokens) & inside, UNKNOWN, tokens)
+
+
+def swap(key, tokens, rate):
+    """Neighbours exchanged, with probability `rate` a pair; a token takes part once at most."""
+    offset, pairs = jax.random.split(key)
+    places = jnp.arange(tokens.shape[0])
+    first = (places + jax.random.bernoulli(offset)) % 2 == 0  # whether pairs begin at the even places or the odd
+    chosen = first & jax.random.bernoulli(pairs, rate, tokens.shape) & is_word(tokens)
+    chosen &= jnp.append(is_word(tokens)[1:], False)
+    after, before = jnp.append(tokens[1:], PAD), jnp.append(PAD, tokens[:-1])
+    return jnp.where(chosen, after, jnp.where(jnp.append(False, chosen[:-1]), before, tokens))
 
 
 def mixup(keys, batch, alpha):

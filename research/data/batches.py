@@ -1,16 +1,14 @@
 """Batches of a split by two roads, the same bit for bit: arrays in memory, or a stream that worker processes decode."""
 
 import multiprocessing
-import os
-import pathlib
-import shutil
 import signal
-import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.order import share, step_examples
+from research.data.cache import cached
+from research.data.order import Lengths, share, step_examples
+from research.data.tokenize import PAD
 from research.errors import UserError
 
 
@@ -23,9 +21,17 @@ class Split(NamedTuple):
     arrays: Any  # {base split: {field: array[n, ...]}}; None where the split streams
     sources: Any  # {base split: source} of a split that streams
     workers: int
+    lengths: Lengths | None = None  # of token sequences that are cut to buckets
+    kept: Any = None  # {base split: {what befell its examples as they were decoded: how many}}; None where it streams
 
     def __len__(self):
         return sum(stop - start for _, start, stop in self.pieces)
+
+    def notes(self):
+        """Lines on what befell the examples that were read so far, beside workers: cut, not UTF-8."""
+        found = self.kept or {base: getattr(source, "notes", {}) for base, source in (self.sources or {}).items()}
+        name = self.dataset.name
+        return [f"{name}, split {base}: {n} {what}" for base, notes in found.items() for what, n in notes.items()]
 
 
 def open_split(dataset, text, role, memory_limit, workers):
@@ -37,8 +43,26 @@ def open_split(dataset, text, role, memory_limit, workers):
     pieces = dataset.pieces(text, role)
     bases = dict.fromkeys(base for base, _, _ in pieces)
     if sum(dataset.examples[base] * example_bytes(dataset) for base in bases) > memory_limit:
+        if dataset.buckets:
+            raise UserError(
+                2, f"config.data.buckets: {dataset.name} does not fit config.data.memory_limit_bytes {memory_limit}"
+            )
         return _streamed(dataset, text, pieces, workers)
-    return Split(dataset, text, pieces, {base: decoded(dataset, base) for base in bases}, None, workers)
+    found = {base: decoded(dataset, base) for base in bases}
+    arrays = {base: arrays for base, (arrays, _) in found.items()}
+    kept = {base: notes for base, (_, notes) in found.items()}
+    return Split(dataset, text, pieces, arrays, None, workers, _lengths(dataset, pieces, arrays), kept)
+
+
+def _lengths(dataset, pieces, arrays):
+    if not dataset.buckets:
+        return None
+    longest = {
+        base: np.max([(arrays[base][field] != PAD).sum(axis=1) for field in dataset.sequences], axis=0)
+        for base in arrays
+    }
+    tokens = np.concatenate([longest[base][start:stop] for base, start, stop in pieces])
+    return Lengths(np.searchsorted(dataset.buckets, tokens))
 
 
 def _streamed(dataset, text, pieces, workers):
@@ -75,6 +99,28 @@ def read(split, examples):
     return batch
 
 
+def read_batch(split, examples, process=0, processes=1):
+    """This process's rows of a global batch, its tokens cut to the bucket that the longest of them all needs."""
+    batch = read(split, share(examples, process, processes))
+    if split.lengths is None:
+        return batch
+    length = split.dataset.buckets[split.lengths.bucket[examples].max()]
+    return {field: x[:, :length] if field in split.dataset.sequences else x for field, x in batch.items()}
+
+
+def stack(batches, k):
+    """[k, B, ...], tokens padded to the longest; what is missing to k is never looked at."""
+    batches = batches + batches[-1:] * (k - len(batches))
+
+    def join(arrays):
+        if len({array.shape for array in arrays}) == 1:
+            return np.stack(arrays)
+        longest = max(array.shape[1] for array in arrays)
+        return np.stack([np.pad(array, ((0, 0), (0, longest - array.shape[1]))) for array in arrays])
+
+    return {field: join([batch[field] for batch in batches]) for field in batches[0]}
+
+
 def train_batches(split, seed, batch_size, first, last, process=0, processes=1):
     """The batches of steps first ... last - 1: this process's rows of each, with a mask of ones."""
     steps = _Steps(split, seed, batch_size, last, process, processes)
@@ -101,9 +147,9 @@ class _Steps:
         return self.steps
 
     def __getitem__(self, step):
-        examples = step_examples(self.seed, step, self.batch_size, len(self.split))
-        examples = share(examples, self.process, self.processes)
-        return {**read(self.split, examples), "mask": np.ones(len(examples), np.float32)}
+        examples = step_examples(self.seed, step, self.batch_size, len(self.split), self.split.lengths)
+        batch = read_batch(self.split, examples, self.process, self.processes)
+        return {**batch, "mask": np.ones(len(examples) // self.processes, np.float32)}
 
     def __getstate__(self):  # what a worker process gets: it opens the data set for itself
         return {**self.__dict__, "split": (self.split.dataset.origin, self.split.text, self.split.pieces)}
@@ -119,33 +165,34 @@ class _Steps:
 
 
 def eval_batches(split, batch_size, process=0, processes=1):
-    """Each example once, in order; the last batch is padded and its padding masked: this process's rows of each."""
+    """Each example once, in order (of their buckets, where there are any); the last batch is padded and its padding
+    masked: this process's rows of each."""
     n = len(split)
+    order = np.arange(n) if split.lengths is None else np.argsort(split.lengths.bucket, kind="stable")
     for start in range(0, n, batch_size):
-        examples = np.arange(start, start + batch_size)
-        mine = share(examples, process, processes)
-        batch = read(split, np.minimum(mine, n - 1))
-        yield {**batch, "mask": (mine < n).astype(np.float32)}
+        places = np.arange(start, start + batch_size)
+        batch = read_batch(split, order[np.minimum(places, n - 1)], process, processes)
+        yield {**batch, "mask": (share(places, process, processes) < n).astype(np.float32)}
 
 
 def decoded(dataset, base):
-    """All examples of one split as arrays, from the cache where it has them."""
-    cache = _cache_folder(dataset, base)
-    if cache and (cache / "complete").is_file():
-        try:
-            return {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in dataset.features}
-        except (OSError, ValueError):  # damaged: decoded again
-            shutil.rmtree(cache, ignore_errors=True)
-    source, n = dataset.open(base), dataset.examples[base]
-    chunks = [_read_records(dataset, source, base, range(i, min(i + 2048, n))) for i in range(0, n, 2048)]
-    arrays = {field: np.concatenate([chunk[field] for chunk in chunks]) for field in chunks[0]}
-    if cache:
-        _store(cache, arrays)
-    return arrays
+    """All examples of one split as arrays, and what befell them on the way; from the cache where it has them."""
+
+    def make():
+        source, n = dataset.open(base), dataset.examples[base]
+        chunks = [_read_records(dataset, source, base, np.arange(i, min(i + 2048, n))) for i in range(0, n, 2048)]
+        arrays = {field: np.concatenate([chunk[field] for chunk in chunks]) for field in chunks[0]}
+        return arrays, dict(getattr(source, "notes", {}))
+
+    if dataset.fingerprint is None:
+        return make()
+    return cached(f"{dataset.name}-{base}-{dataset.fingerprint(base)[:24]}-v2", make)
 
 
 def _read_records(dataset, source, base, records):
     try:
+        if hasattr(source, "stacked"):
+            return _checked(dataset, base, records, source.stacked(records))
         if hasattr(source, "__getitems__"):
             examples = source.__getitems__([int(record) for record in records])
         else:
@@ -153,6 +200,8 @@ def _read_records(dataset, source, base, records):
         batch = {}
         for field, (_, dtype) in dataset.features.items():
             batch[field] = np.stack([np.asarray(example[field]) for example in examples]).astype(dtype)
+    except UserError:
+        raise
     except Exception as error:  # whatever a damaged shard makes its reader raise
         raise UserError(
             3,
@@ -163,40 +212,20 @@ def _read_records(dataset, source, base, records):
 
 
 def _checked(dataset, base, records, batch):
-    if dataset.classes is not None and "label" in batch:
-        wrong = np.flatnonzero((batch["label"] < 0) | (batch["label"] >= dataset.classes))
+    """Labels are classes, and tokens are in the vocabulary."""
+    bounds = {"label": dataset.classes, **dict.fromkeys(dataset.sequences, dataset.vocabulary)}
+    for field, bound in bounds.items():
+        if field not in batch or bound is None:
+            continue
+        values = batch[field].reshape(len(records), -1)
+        wrong = np.argwhere((values < 0) | (values >= bound))
         if len(wrong):
+            row, place = wrong[0]
+            what = "label" if field == "label" else f"token id in {field}"
             raise UserError(
                 3,
-                f"data set {dataset.name}, split {base}, record {records[wrong[0]]}: label "
-                f"{batch['label'][wrong[0]]} is outside [0, {dataset.classes})",
+                f"data set {dataset.name}, split {base}, record {records[row]}: {what} "
+                f"{values[row, place]} is outside [0, {bound})",
             )
-        batch["label"] = batch["label"].astype(np.int32)
+        batch[field] = batch[field].astype(np.int32)
     return batch
-
-
-def cache_home():
-    """$XDG_CACHE_HOME/research: decoded arrays and compiled programs; losing them costs time only."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "research"
-
-
-def _cache_folder(dataset, base):
-    if dataset.fingerprint is None:
-        return None
-    return cache_home() / "decoded" / f"{dataset.name.replace('/', '_')}-{base}-{dataset.fingerprint(base)[:24]}-v1"
-
-
-def _store(cache, arrays):
-    """Written beside and renamed, so that a reader never sees half of it; a cache that cannot be written is none."""
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"{cache.name}.", dir=cache.parent))
-    except OSError:
-        return
-    try:
-        for field, array in arrays.items():
-            np.save(scratch / f"{field}.npy", array)
-        (scratch / "complete").touch()
-        os.rename(scratch, cache)
-    except OSError:  # disk full, or another process was first
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -12,37 +12,23 @@ import json
 import os
 import pathlib
 import shutil
-import struct
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from research.data.dataset import data_folders, find, from_tfds
-from research.errors import UserError, pick
+from research.data.recipes import recipe
+from research.errors import UserError
 
-
-class Archive(NamedTuple):
-    url: str
-    md5: str  # of the archive as the official place serves it
-    members: dict  # {path inside it: md5 of its content}; of a .gz the one file it holds
-
-
-class Recipe(NamedTuple):
-    """How one data set is made."""
-
-    name: str
-    version: str
-    shape: tuple[int, int, int]
-    labels: tuple[str, ...]
-    homepage: str
-    archives: tuple[Archive, ...]
-    examples: Callable  # {member: bytes} -> {split: [(key, image uint8[H, W, C], label)]}
+DAMAGED = (  # what unpacking raises: for no such member, no file and a packing unknown to zipfile, the last three
+    *(OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile),
+    *(KeyError, AttributeError, RuntimeError),
+)
 
 
 def digits():
@@ -51,95 +37,19 @@ def digits():
     Alpaydin and Kaynak 1998 (UCI, optical recognition of handwritten digits). Pixels of 0 to 16 are written as 0 to
     255. A fifth, drawn by the order of the examples' hashes, is test.
     """
-    if find("digits") is None:
-        prepare(RECIPES["digits"], data_folders()[-1])
+    ensure("digits")
     return from_tfds("digits")
 
 
-def _digits(members):
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = np.round(data.images * 255 / 16).astype(np.uint8)[..., None]
-    order = sorted(range(len(images)), key=lambda i: hashlib.md5(f"digits {i}".encode()).digest())
-    examples = [(i, images[i], int(data.target[i])) for i in order]
-    return {"train": examples[360:], "test": examples[:360]}
-
-
-def _idx(data):
-    """The array in an IDX file: big-endian 0x08, rank, sizes, then bytes."""
-    magic, rank = struct.unpack_from(">HBB", data)[1:]
-    sizes = struct.unpack_from(f">{rank}I", data, 4)
-    if magic != 8 or len(data) != 4 + 4 * rank + np.prod(sizes):
-        raise ValueError("not an IDX file of bytes")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(sizes)
-
-
-def _mnist(members):
-    def split(prefix):
-        images = _idx(members[f"{prefix}-images-idx3-ubyte"])
-        labels = _idx(members[f"{prefix}-labels-idx1-ubyte"])
-        return [(i, image[..., None], int(label)) for i, (image, label) in enumerate(zip(images, labels))]
-
-    return {"train": split("train"), "test": split("t10k")}
-
-
-def _cifar10(members):
-    def split(name, files):
-        records = [np.frombuffer(members[f"cifar-10-batches-bin/{file}.bin"], np.uint8) for file in files]
-        records = np.concatenate(records).reshape(-1, 3073)
-        images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        return [(f"{name}_{i}", image, int(label)) for i, (image, label) in enumerate(zip(images, records[:, 0]))]
-
-    return {"train": split("train", [f"data_batch_{i}" for i in range(1, 6)]), "test": split("test", ["test_batch"])}
-
-
-def _idx_archives(place, sums):
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return tuple(
-        Archive(f"{place}{name}-ubyte.gz", md5, {f"{name}-ubyte": content}) for name, (md5, content) in zip(names, sums)
-    )
-
-
-RECIPES = {
-    "digits": Recipe("digits", "1.0.0", (8, 8, 1), tuple("0123456789"),
-                     "https://archive.ics.uci.edu/dataset/80", (), _digits),
-    "mnist": Recipe(
-        "mnist", "3.0.1", (28, 28, 1), tuple("0123456789"), "http://yann.lecun.com/exdb/mnist/",
-        _idx_archives("https://storage.googleapis.com/cvdf-datasets/mnist/", (
-            ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
-            ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
-            ("9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
-            ("ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
-        )), _mnist),
-    "fashion_mnist": Recipe(
-        "fashion_mnist", "3.0.1", (28, 28, 1),
-        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        "https://github.com/zalandoresearch/fashion-mnist",
-        _idx_archives("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", (
-            ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
-            ("25c81989df183df01b3e8a0aad5dffbe", "9018921c3c673c538a1fc5bad174d6f9"),
-            ("bef4ecab320f06d8554ea6380940ec79", "8181f5470baa50b63fa0f6fddb340f0a"),
-            ("bb300cfdad3c16e7a12a480ee83cd310", "15d484375f8d13e6eb1aabb0c3f46965"),
-        )), _mnist),
-    "cifar10": Recipe(
-        "cifar10", "3.0.2", (32, 32, 3),
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        "https://www.cs.toronto.edu/~kriz/cifar.html",
-        (Archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", {
-            "cifar-10-batches-bin/data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
-            "cifar-10-batches-bin/data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
-            "cifar-10-batches-bin/data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
-            "cifar-10-batches-bin/data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
-            "cifar-10-batches-bin/data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
-            "cifar-10-batches-bin/test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
-        }),), _cifar10),
-}  # fmt: skip
+def ensure(name):
+    """Prepares a data set that needs no download, unless it is there: digits, addition/3."""
+    if find(name) is None:
+        prepare(recipe(name), data_folders()[-1])
 
 
 def prepare_by_name(name, folder=None, manual=None, progress=lambda text: None):
-    """Prepares one of RECIPES into a TFDS folder; returns where it is."""
-    return prepare(pick(RECIPES, name, "data set to prepare"), folder or data_folders()[0], manual, progress)
+    """Prepares a data set into a TFDS folder; returns where it is."""
+    return prepare(recipe(name), folder or data_folders()[0], manual, progress)
 
 
 def prepare(recipe, folder, manual=None, progress=lambda text: None):
@@ -180,25 +90,36 @@ def prepare(recipe, folder, manual=None, progress=lambda text: None):
 
 def _members(archive, manual, downloads, progress):
     """{member: bytes}, each with its pinned sum."""
-    if manual is not None:
-        loose = {member: _manual_file(manual, member) for member in archive.members}
-        path = _manual_file(manual, archive.url.rsplit("/", 1)[-1])
-        if path is None and not all(loose.values()):
-            raise UserError(
-                3, f"{manual}: holds neither {archive.url.rsplit('/', 1)[-1]} nor {', '.join(archive.members)}"
-            )
-        contents = _unpack(path, archive) if path else {member: loose[member].read_bytes() for member in loose}
+    if manual is None:
+        path = download(archive.url, archive.sum, downloads, progress)
     else:
-        path = download(archive.url, archive.md5, downloads, progress)
-        contents = _unpack(path, archive)
+        loose = {member: _manual_file(manual, member) for member in archive.members}
+        name = archive.url.rsplit("/", 1)[-1]
+        path = _manual_file(manual, name)
+        if path is None and not all(loose.values()):
+            raise UserError(3, f"{manual}: holds neither {name} nor {', '.join(archive.members)}")
+    try:
+        contents = _unpack(path, archive) if path else {member: loose[member].read_bytes() for member in loose}
+    except OSError as error:
+        raise UserError(3, f"{error.filename}: cannot be read: {error.strerror}") from error
     for member, data in contents.items():
-        if hashlib.md5(data).hexdigest() != archive.members[member]:
-            raise UserError(
-                3,
-                f"{path or loose[member]}: {member} is not the official file: its md5 is "
-                f"{hashlib.md5(data).hexdigest()}, not {archive.members[member]}",
-            )
+        _check(f"{path or loose[member]}: {member}", data, archive.members[member])
+    if manual is not None and None in archive.members.values():
+        # Another packing of the right members is welcome; what has no sum of its own has but the archive's.
+        if path:
+            _check(path, path.read_bytes(), archive.sum)
+        else:
+            progress(f"{', '.join(archive.members)}: taken unchecked, since the sum is known of {name} alone")
     return contents
+
+
+def _check(what, data, expected):
+    if expected is not None and (found := hashlib.new(_kind(expected), data).hexdigest()) != expected:
+        raise UserError(3, f"{what} is not the official file: its {_kind(expected)} is {found}, not {expected}")
+
+
+def _kind(checksum):
+    return "md5" if len(checksum) == 32 else "sha256"
 
 
 def _manual_file(manual, name):
@@ -211,21 +132,29 @@ def _unpack(path, archive):
         if path.name.endswith(".tar.gz"):
             with tarfile.open(path) as tar:
                 return {member: tar.extractfile(member).read() for member in archive.members}
+        if path.name.endswith(".zip"):
+            with zipfile.ZipFile(path) as packed:
+                return {member: packed.read(member) for member in archive.members}
         (member,) = archive.members
-        return {member: gzip.decompress(path.read_bytes())}
-    except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, AttributeError) as error:
+        data = path.read_bytes()
+        return {member: gzip.decompress(data) if path.name.endswith(".gz") else data}
+    except DAMAGED as error:
         raise UserError(3, f"{path}: damaged: {error}; delete it and prepare again") from error
 
 
-def download(url, md5, folder, progress):
-    """The file of a URL in `folder`, its sum checked. What a broken download left is gone on with, never used."""
+def download(url, checksum, folder, progress):
+    """The file of a URL in `folder`, its sum checked where it is known.
+
+    What a broken download left is gone on with, never used.
+    """
     target = folder / url.rsplit("/", 1)[-1]
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "research"}  # urllib's own name is answered with 403 by some places
+    request = urllib.request.Request(url, headers=headers | ({"Range": f"bytes={have}-"} if have else {}))
     try:
         try:
             response = urllib.request.urlopen(request, timeout=60)
@@ -248,11 +177,12 @@ def download(url, md5, folder, progress):
             f"{url}: download broke off: {error}; the same command goes on where it stopped, or "
             f"--manual names a folder that holds the file",
         ) from error
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != md5:
-        part.unlink()
-        raise UserError(3, f"{url}: its md5 is {found}, not {md5}; it was deleted")
+    if checksum is not None:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, _kind(checksum)).hexdigest()
+        if found != checksum:
+            part.unlink()
+            raise UserError(3, f"{url}: its {_kind(checksum)} is {found}, not {checksum}; it was deleted")
     part.rename(target)
     return target
 
@@ -261,24 +191,25 @@ def _write(recipe, splits, folder, progress):
     """The splits as one shard each, in the order in which TFDS's own preparation leaves them."""
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
-    from PIL import Image
     from tensorflow_datasets.core import example_serializer, hashing
 
-    features = tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(shape=recipe.shape), "label": tfds.features.ClassLabel(names=list(recipe.labels))}
-    )
+    features = tfds.features.FeaturesDict({field: _feature(kind) for field, kind in recipe.features.items()})
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    name, _, config = recipe.name.partition("/")
     infos = []
     for split, examples in splits.items():
-        hasher = hashing.Hasher(split)
-        examples = sorted(examples, key=lambda example: hasher.hash_key(example[0]))
-        shard = folder / f"{recipe.name}-{split}.array_record-00000-of-00001"
+        if not recipe.source_order:
+            hasher = hashing.Hasher(split)
+            examples = sorted(examples, key=lambda example: hasher.hash_key(example[0]))
+        shard = folder / f"{name}-{split}.array_record-00000-of-00001"
         writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
-        for i, (_, image, label) in enumerate(examples):
-            png = io.BytesIO()
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(png, "png")
-            record = features.encode_example({"image": png.getvalue(), "label": label})
-            writer.write(serializer.serialize_example(record))
+        size = 0
+        for i, (_, example) in enumerate(examples):
+            encoded = {field: _png(value) if np.ndim(value) == 3 else value for field, value in example.items()}
+            # Else the order of a record's fields, and with it the fingerprint, is another in each process.
+            record = serializer.get_tf_example(features.encode_example(encoded)).SerializeToString(deterministic=True)
+            writer.write(record)
+            size += len(record)
             if (i + 1) % 5000 == 0 or i + 1 == len(examples):
                 progress(f"{recipe.name}, {split}: {i + 1} of {len(examples)} examples")
         writer.close()
@@ -286,17 +217,39 @@ def _write(recipe, splits, folder, progress):
             {
                 "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
                 "name": split,
-                "numBytes": str(shard.stat().st_size),
+                "numBytes": str(size),
                 "shardLengths": [str(len(examples))],
             }
         )
     features.save_config(str(folder))
     info = {
-        "name": recipe.name,
+        "name": name,
+        **({"configName": config} if config else {}),
         "version": recipe.version,
+        **({"disableShuffling": True} if recipe.source_order else {}),
         "fileFormat": "array_record",
         "location": {"urls": [recipe.homepage]},
         "splits": infos,
     }
     # Last: a folder without it is no data set.
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
+
+
+def _feature(kind):
+    """What a Recipe says of a field, as TFDS has it."""
+    import tensorflow_datasets as tfds
+
+    if kind == "text":
+        return tfds.features.Text()
+    if kind == "int32":
+        return tfds.features.Tensor(shape=(), dtype=np.int32)
+    kind, value = kind
+    return tfds.features.Image(shape=value) if kind == "image" else tfds.features.ClassLabel(names=list(value))
+
+
+def _png(image):
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "png")
+    return file.getvalue()

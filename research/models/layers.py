@@ -8,6 +8,8 @@ from jax import lax
 from research.errors import UserError, pick
 from research.models.convolution import convolve
 
+ONE_HOT_LIMIT = 512  # rows of a table that are looked up by a product
+
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid, "gelu": nn.gelu}
 
 # Small, so that the loss begins at log(classes); not zero, so that all below receives gradient from the first step.
@@ -122,5 +124,18 @@ class Dropout(nn.Module):
     def __call__(self, x, *, train):
         if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
             return x
-        keep = jax.random.uniform(self.make_rng("dropout"), x.shape) >= self.rate
-        return jnp.where(keep, x / (1 - jnp.asarray(self.rate, x.dtype)), 0).astype(x.dtype)
+        return drop(self.make_rng("dropout"), x, self.rate)
+
+
+def drop(key, x, rate):
+    """Each element zero with probability `rate`, the others scaled so that the expectation stays."""
+    keep = jax.random.uniform(key, x.shape) >= rate
+    return jnp.where(keep, x / (1 - jnp.asarray(rate, x.dtype)), 0).astype(x.dtype)
+
+
+def embed(table, ids):
+    """Rows of a table: int32[...] -> [..., D]. For a small table by a product, whose gradient is one too: on a CPU a
+    scatter of single rows is slower."""
+    if table.shape[0] > ONE_HOT_LIMIT:
+        return jnp.asarray(table)[ids]  # NumPy's own, as a run has them, cannot be indexed while tracing
+    return jax.nn.one_hot(ids, table.shape[0], dtype=table.dtype) @ table

@@ -1,5 +1,16 @@
 """Tasks by name: TASKS[name](spec, **arguments) -> Task. A new one is a file and a line here."""
 
-from research.tasks.classify_images import classify_images
+from research.tasks.classify import classify_images, classify_text
+from research.tasks.next_token import next_token
+from research.tasks.translate import translate
+from research.tasks.word_vectors import cbow, glove, skipgram
 
-TASKS = {"classify_images": classify_images}
+TASKS = {
+    "cbow": cbow,
+    "classify_images": classify_images,
+    "classify_text": classify_text,
+    "glove": glove,
+    "next_token": next_token,
+    "skipgram": skipgram,
+    "translate": translate,
+}

@@ -1,9 +1,10 @@
-"""One label an image."""
+"""One label an example: of an image, or of a text."""
 
 import jax
 import jax.numpy as jnp
 
 from research.errors import UserError
+from research.tasks.losses import check_shape, cross_entropy, is_in_top, masked
 from research.tasks.task import Task
 
 
@@ -15,7 +16,10 @@ def classify_images(
     Batches hold image uint8 or float [B, H, W, C] in [0, 255], label int32[B], mask float32[B], and where images were
     mixed (Zhang et al. 2018) mixed_label int32[B] and mix float32[B], the share of `label`.
     """
-
+    if "image" not in spec.features:
+        raise UserError(
+            2, f"config.task.name: classify_images wants images; {spec.name} has {', '.join(spec.features)}"
+        )
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, spec.features["image"][0][-1]):
             raise UserError(
@@ -28,21 +32,38 @@ def classify_images(
         shape, _ = spec.features["image"]
         return {"image": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
 
-    def normalised(image):
+    def model_inputs(batch):
         shift, scale = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
-        return (image.astype(jnp.float32) / 255 - shift) / scale
+        image = (batch["image"].astype(jnp.float32) / 255 - shift) / scale
+        return (image, batch["mask"]) if "mask" in batch else (image,)
+
+    return _classifier(spec, inputs, model_inputs, label_smoothing)
+
+
+def classify_text(spec, *, label_smoothing: float = 0.0):
+    """Softmax cross-entropy on texts. Batches hold tokens int32[B, T], padded, label int32[B] and mask float32[B]."""
+    if spec.tokenizer is None or "tokens" not in spec.features or spec.classes is None:
+        raise UserError(2, f"config.task.name: classify_text wants labelled text; {spec.name} has none")
+
+    def inputs(spec, config):
+        tokens = jax.ShapeDtypeStruct((1, *spec.features["tokens"][0]), jnp.int32)
+        return {"tokens": tokens, "mask": tokens}
+
+    def model_inputs(batch):
+        return batch["tokens"], batch["tokens"] != spec.tokenizer.pad
+
+    return _classifier(spec, inputs, model_inputs, label_smoothing)
+
+
+def _classifier(spec, inputs, model_inputs, label_smoothing):
+    """The Task of a model that gives logits [B, classes] for model_inputs(batch)."""
 
     def loss(model, variables, batch, keys, train):
         mutable = [name for name in variables if name != "params"] if train else False
-        logits = model.apply(
-            variables,
-            normalised(batch["image"]),
-            batch["mask"],
-            train=train,
-            rngs={"dropout": keys["dropout"]},
-            mutable=mutable,
-        )
+        own = {"rngs": {"dropout": keys["dropout"]}, "mutable": mutable}
+        logits = model.apply(variables, *model_inputs(batch), train=train, **own)
         logits, model_state = logits if mutable is not False else (logits, {})
+        check_shape(logits, (*batch["label"].shape, spec.classes), "a classifier")
         losses = cross_entropy(logits, batch["label"], label_smoothing)
         if "mixed_label" in batch:
             mixed = cross_entropy(logits, batch["mixed_label"], label_smoothing)
@@ -51,7 +72,8 @@ def classify_images(
         return {"loss": masked(losses, batch["mask"])}, metrics, model_state
 
     def evaluate(model, variables, batch):
-        logits = model.apply(variables, normalised(batch["image"]), batch["mask"], train=False)
+        logits = model.apply(variables, *model_inputs(batch), train=False)
+        check_shape(logits, (*batch["label"].shape, spec.classes), "a classifier")
         sums = {
             "loss": cross_entropy(logits, batch["label"]),
             "accuracy": is_in_top(logits, batch["label"], 1),
@@ -61,37 +83,7 @@ def classify_images(
         return {name: masked(values, batch["mask"]) for name, values in sums.items()}, {}
 
     def predict(model, variables, batch):
-        logits = model.apply(variables, normalised(batch["image"]), train=False)
+        logits = model.apply(variables, *model_inputs(batch), train=False)
         return {"probabilities": jax.nn.softmax(logits.astype(jnp.float32))}
 
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)
-
-
-def cross_entropy(logits, labels, smoothing=0.0):
-    """Label-smoothed cross-entropies in nats. Szegedy et al. 2016, section 7 (arXiv:1512.00567).
-
-    Args:
-        logits: float[B, C], unnormalised; reduced in float32 or better.
-        labels: int32[B] in [0, C).
-        smoothing: in [0, 1): q = (1 - smoothing) onehot + smoothing / C.
-
-    Returns:
-        float32[B].
-    """
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-    picked = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-    return -(1 - smoothing) * picked - smoothing * log_probs.mean(axis=-1)
-
-
-def is_in_top(logits, labels, k):
-    """float32[B]: 1 where fewer than k classes have a larger logit, else 0; of equals the first counts as larger."""
-    logits = logits.astype(jnp.float32)
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    place = jnp.arange(logits.shape[-1])
-    ahead = (logits > own) | ((logits == own) & (place[None] < labels[:, None]))
-    return ((ahead.sum(axis=-1) < k) & jnp.isfinite(own[:, 0])).astype(jnp.float32)
-
-
-def masked(values, mask):
-    """(sum, count) of values float[B] under mask float32[B]; where it is 0, nothing is looked at, not even a nan."""
-    return jnp.where(mask > 0, values * mask, 0.0).sum(), mask.sum()

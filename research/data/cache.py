@@ -1,0 +1,47 @@
+"""What was made once from data and need not be made again: arrays on disk under $XDG_CACHE_HOME/research."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+
+
+def cache_home():
+    """$XDG_CACHE_HOME/research: decoded arrays and compiled programs; losing them costs time only."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "research"
+
+
+def cached(name, make):
+    """What make() returns, (arrays {field: array}, notes as JSON), from the disk where it is there under this name.
+
+    A name holds the hash of all that the content follows from. Arrays from the disk are memory-mapped.
+    """
+    folder = cache_home() / "decoded" / name.replace("/", "_")
+    if (folder / "complete").is_file():
+        try:
+            kept = json.loads((folder / "complete").read_text())
+            return {field: np.load(folder / f"{field}.npy", mmap_mode="r") for field in kept["fields"]}, kept["notes"]
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: made again
+            shutil.rmtree(folder, ignore_errors=True)
+    arrays, notes = make()
+    _store(folder, arrays, notes)
+    return arrays, notes
+
+
+def _store(folder, arrays, notes):
+    """Written beside and renamed, so that a reader never sees half of it; a cache that cannot be written is none."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    except OSError:
+        return
+    try:
+        for field, array in arrays.items():
+            np.save(scratch / f"{field}.npy", array)
+        (scratch / "complete").write_text(json.dumps({"fields": list(arrays), "notes": notes}))
+        os.rename(scratch, folder)
+    except OSError:  # disk full, or another process was first
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,287 @@
+"""Data sets of text: read through TFDS, cut by a tokenizer trained on their own train split, padded to one length.
+
+Three shapes: `pairs` (source and target), `labelled` (one label a text), `running` (windows of running text). Their
+argument `tokenizer` is a kind of research.data.tokenize, the path of a tokenizer.json, or a Tokenizer: the one that a
+run folder has kept. Bytes that are no UTF-8 become U+FFFD; these and the texts cut at max_len are counted.
+"""
+
+import hashlib
+
+import numpy as np
+
+from research.data import tokenize
+from research.data.cache import cached
+from research.data.dataset import Dataset, from_tfds
+from research.data.files import from_files
+from research.data.prepare import ensure
+from research.data.tokenize import BEGIN, END, PAD, Tokenizer
+from research.errors import UserError
+
+CHUNK = 2048  # records read at a time
+
+
+def pairs(
+    raw,
+    source_field,
+    target_field,
+    target_len=None,
+    *,
+    reverse: bool = False,
+    tokenizer: str = "bpe",
+    vocabulary_size: int = 8000,
+    min_count: int = 1,
+    normalize: tuple[str, ...] = (),
+    max_len: int = 64,
+    buckets: tuple[int, ...] = (),
+):
+    """Parallel text, with one vocabulary for both sides. `raw` is a data set of texts, or its name for TFDS.
+
+    Examples: source int32[max_len] and target int32[max_len], each closed by an end where it is not cut, and padded;
+    reference uint8[8 max_len], the target's text as normalized, in UTF-8, for scores that compare text. Targets may be
+    given a length of their own, `target_len`.
+    """
+    target_len = target_len or max_len
+    raw = from_tfds(raw) if isinstance(raw, str) else raw
+    fields = (target_field, source_field) if reverse else (source_field, target_field)
+    tokenizer = _tokenizer(tokenizer, raw, fields, vocabulary_size, min_count, normalize)
+
+    def convert(examples, notes):
+        source, target = (_texts(examples, field, notes) for field in fields)
+        references = [list(tokenizer.normalize(text).encode()) for text in target]
+        cut, what = (
+            sum(len(reference) > 8 * max_len for reference in references),
+            f"references cut to {8 * max_len} bytes",
+        )
+        if cut:
+            notes[what] = notes.get(what, 0) + cut
+        return {
+            "source": _closed(tokenizer.encode(source), max_len, notes),
+            "target": _closed(tokenizer.encode(target), target_len, notes),
+            "reference": _padded([reference[: 8 * max_len] for reference in references], 8 * max_len).astype(np.uint8),
+        }
+
+    features = {
+        "source": ((max_len,), "int32"),
+        "target": ((target_len,), "int32"),
+        "reference": ((8 * max_len,), "uint8"),
+    }
+    return _dataset(raw, tokenizer, convert, features, buckets, (fields, max_len, target_len))
+
+
+def parallel(
+    *,
+    folder: str | None = None,
+    source: str = "src",
+    target: str = "tgt",
+    tokenizer: str = "bpe",
+    vocabulary_size: int = 8000,
+    min_count: int = 1,
+    normalize: tuple[str, ...] = (),
+    max_len: int = 64,
+    buckets: tuple[int, ...] = (),
+):
+    """A user's own pairs of texts: train.src and train.tgt in a folder, and validation and test where it has them."""
+    own = {"tokenizer": tokenizer, "vocabulary_size": vocabulary_size, "min_count": min_count, "normalize": normalize}
+    return pairs(from_files(folder, (source, target)), source, target, **own, max_len=max_len, buckets=buckets)
+
+
+def labelled(
+    name,
+    field,
+    *,
+    tokenizer: str = "words",
+    vocabulary_size: int = 20000,
+    min_count: int = 1,
+    normalize: tuple[str, ...] = (),
+    max_len: int = 64,
+    buckets: tuple[int, ...] = (),
+):
+    """One label a text. Examples: tokens int32[max_len], closed by an end where it is not cut, and padded; label."""
+    raw = from_tfds(name)
+    tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize)
+
+    def convert(examples, notes):
+        tokens = _closed(tokenizer.encode(_texts(examples, field, notes)), max_len, notes)
+        return {"tokens": tokens, "label": np.array([example["label"] for example in examples], np.int32)}
+
+    features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
+    return _dataset(raw, tokenizer, convert, features, buckets, (field, max_len))
+
+
+def running(
+    name,
+    field,
+    *,
+    tokenizer: str = "bpe",
+    vocabulary_size: int = 8000,
+    min_count: int = 1,
+    normalize: tuple[str, ...] = (),
+    newline: str = "\n",
+    max_len: int = 64,
+    context: int = 0,
+):
+    """Windows of running text, the documents of a split laid end to end.
+
+    Examples: targets int32[max_len], a stretch of the text, and tokens int32[max_len], the token before each. Each
+    token of a split is scored once. Beyond train a window reaches back by `context` tokens that were scored in the
+    window before: they are read and not scored (targets of padding), so that no window begins in ignorance.
+
+    Args:
+        newline: what the tokenizer reads for the end of a line; " <eos> " by custom, for words.
+    """
+    if context >= max_len:
+        raise UserError(2, f"config.data.context: {context} of max_len {max_len} leave nothing to score")
+    raw = from_tfds(name)
+    lines = lambda texts: [text.replace("\n", newline) for text in texts]
+    tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, lines)
+
+    def stream(base):
+        def make():
+            source, notes = raw.open(base), {}
+            documents = [text for chunk in _chunks(source) for text in lines(_texts(chunk, field, notes))]
+            return {"tokens": np.concatenate([np.array(ids, np.int32) for ids in tokenizer.encode(documents)])}, notes
+
+        arrays, notes = cached(f"{name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline)}", make)
+        return arrays["tokens"], notes
+
+    def starts(base, length):
+        return np.concatenate([[0], np.arange(max_len, length, max_len - (0 if base == "train" else context))])
+
+    def open(base):
+        text, notes = stream(base)
+        scored_from = starts(base, len(text))
+        behind = np.where(scored_from > 0, 0 if base == "train" else context, 0)
+
+        def stacked(records):
+            first = scored_from[records][:, None]
+            places = first - behind[records][:, None] + np.arange(max_len)
+            inside = places < len(text)
+            before = np.where(places > 0, text[np.clip(places - 1, 0, len(text) - 1)], BEGIN)
+            targets = text[np.minimum(places, len(text) - 1)]
+            return {
+                "tokens": np.where(inside, before, PAD).astype(np.int32),
+                "targets": np.where(inside & (places >= first), targets, PAD).astype(np.int32),
+            }
+
+        return Rows(len(scored_from), stacked, notes)
+
+    return Dataset(
+        name,
+        {"tokens": ((max_len,), np.dtype("int32")), "targets": ((max_len,), np.dtype("int32"))},
+        {base: len(starts(base, len(stream(base)[0]))) for base in raw.examples},
+        open,
+        tokenizer=tokenizer,
+        token_counts=lambda: np.bincount(stream("train")[0], minlength=tokenizer.size),
+        fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, max_len, context),
+    )
+
+
+def addition(*, digits: int = 3, tokenizer: str = "characters", vocabulary_size: int = 64):
+    """Sums as text, "123+45" and "168", of numbers of up to `digits` digits; made on first use, no download.
+
+    No pair of numbers stands in two splits, in either order.
+    """
+    name = f"addition/{digits}"
+    ensure(name)
+    # Each side as long as it may be, and its end.
+    own = {"tokenizer": tokenizer, "vocabulary_size": vocabulary_size, "max_len": 2 * digits + 2}
+    return pairs(name, "question", "answer", digits + 2, **own)
+
+
+class Rows:
+    """A source whose records are made in stacks: stacked(int64[n]) -> {field: array[n, ...]}."""
+
+    def __init__(self, n, stacked, notes):
+        self.n, self.stacked = n, stacked
+        self.notes = notes  # {what: how many}: what befell the texts read so far
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, record):
+        return {field: array[0] for field, array in self.stacked(np.array([record])).items()}
+
+
+def _dataset(raw, tokenizer, convert, features, buckets, parts):
+    """The Dataset whose examples are convert(raw examples, notes)."""
+    features = {field: (shape, np.dtype(dtype)) for field, (shape, dtype) in features.items()}
+    longest = max(shape[0] for shape, dtype in features.values() if shape and dtype == np.int32)
+    if any(not 0 < bucket <= longest for bucket in buckets) or list(buckets) != sorted(set(buckets)):
+        raise UserError(2, f"config.data.buckets: {buckets}: rising lengths of at most max_len {longest} are wanted")
+
+    def open(base):
+        source, notes = raw.open(base), {}
+        read = lambda records: convert(source.__getitems__([int(record) for record in records]), notes)
+        return Rows(len(source), read, notes)
+
+    return Dataset(
+        raw.name,
+        features,
+        raw.examples,
+        open,
+        raw.classes if "label" in features else None,
+        raw.labels if "label" in features else (),
+        tokenizer=tokenizer,
+        buckets=(*buckets, longest) if buckets and buckets[-1] < longest else tuple(buckets),
+        fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, *parts),
+    )
+
+
+def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, lines=lambda texts: texts):
+    """The Tokenizer that is given, read, or trained on these fields of train; a trained one is cached."""
+    if isinstance(given, Tokenizer):
+        return given
+    if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given):
+        return tokenize.read(given)
+
+    def texts():
+        for chunk in _chunks(raw.open("train")):
+            for field in fields:
+                yield from lines(_texts(chunk, field, {}))
+
+    def make():
+        trained = tokenize.train(texts(), given, vocabulary_size, min_count, normalize)
+        return {"json": np.frombuffer(trained.json.encode(), np.uint8)}, {}
+
+    parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, lines(["\n"]))
+    arrays, _ = cached(f"tokenizer-{_digest(*parts)}", make)
+    return Tokenizer(arrays["json"].tobytes().decode())
+
+
+def _chunks(source):
+    for start in range(0, len(source), CHUNK):
+        yield source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
+
+
+def _texts(examples, field, notes):
+    """The texts of a field; bytes that are no UTF-8 are replaced, and such texts counted."""
+    found = []
+    for example in examples:
+        try:
+            found.append(example[field].decode())
+        except UnicodeDecodeError:
+            found.append(example[field].decode(errors="replace"))
+            _count(notes, "texts that were not UTF-8", 1)
+    return found
+
+
+def _closed(encoded, max_len, notes):
+    """int32[n, max_len]: ids and an end, padded; longer ones are cut, without an end, and counted."""
+    _count(notes, f"texts cut to {max_len} tokens", sum(len(ids) >= max_len for ids in encoded))
+    return _padded([[*ids, END][:max_len] for ids in encoded], max_len)
+
+
+def _count(notes, what, n):
+    if n:
+        notes[what] = notes.get(what, 0) + n
+
+
+def _padded(rows, length):
+    result = np.full((len(rows), length), PAD, np.int32)
+    for row, ids in zip(result, rows):
+        row[: len(ids)] = ids
+    return result
+
+
+def _digest(*parts):
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -1,0 +1,213 @@
+"""Tokenizers: text to ids and back, trained on a data set's own text with Hugging Face's `tokenizers`.
+
+    characters   each Unicode character that the text has
+    bytes        the 256 bytes of UTF-8
+    blanks       words as the text's blanks cut them; for text that is tokenised already
+    words        words and punctuation apart
+    bpe          byte-level byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019)
+    wordpiece    Schuster and Nakajima 2012, as BERT has it
+    unigram      Kudo 2018 (arXiv:1804.10959); trained twice, it comes out a little different: the library's doing
+
+Bytes and bpe give any text back exactly; characters do where none is unknown. Ids 0 to 3 are padding, unknown, begin
+and end in all of them, and no text is read as one of these.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from research.errors import UserError, pick
+
+PAD, UNKNOWN, BEGIN, END = range(4)
+SPECIAL = ("< pad >", "< unknown >", "< begin >", "< end >")  # each with a blank: no cutter gives such a token
+KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A trained tokenizer; its JSON is Hugging Face's, and all that there is of it."""
+
+    json: str
+    pad, unknown, begin, end = PAD, UNKNOWN, BEGIN, END  # for those who see a tokenizer and not this module
+
+    @functools.cached_property
+    def _library(self):
+        import tokenizers
+
+        return tokenizers.Tokenizer.from_str(self.json)
+
+    @property
+    def size(self):
+        return self._library.get_vocab_size()
+
+    @property
+    def digest(self):
+        """By which a tokenizer is known again."""
+        return hashlib.sha256(self.json.encode()).hexdigest()
+
+    @functools.cached_property
+    def vocabulary(self):
+        """The tokens by id."""
+        return tuple(self._library.id_to_token(i) for i in range(self.size))
+
+    @functools.cached_property
+    def token_bytes(self):
+        """int32[V]: bytes of text that a token stands for, 1 for an unknown character; None for a tokenizer that loses
+        some of the text: blanks, words, wordpiece, unigram."""
+        if json.loads(self.json)["model"]["type"] != "BPE":
+            return None
+        one_a_byte = "ByteLevel" in self.json  # its alphabet has a character for each byte
+        sizes = [len(token) if one_a_byte else len(token.encode()) for token in self.vocabulary]
+        sizes[: len(SPECIAL)] = [0, 1, 0, 0]
+        return np.array(sizes, np.int32)
+
+    def normalize(self, text):
+        """The text as it is before it is cut."""
+        return text if self._library.normalizer is None else self._library.normalizer.normalize_str(text)
+
+    def encode(self, texts):
+        """Ids of each text, without begin and end: list of lists."""
+        return [found.ids for found in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids):
+        """The text of ids up to the first end; padding and begin are left out.
+
+        Raises:
+            UserError: 3, for an id outside the vocabulary.
+        """
+        ids = np.asarray(ids)
+        if ids.size and not (0 <= ids.min() and ids.max() < self.size):
+            raise UserError(
+                3, f"token id {ids.max() if ids.max() >= self.size else ids.min()} is outside [0, {self.size})"
+            )
+        ends = np.flatnonzero(ids == END)
+        ids = ids[: ends[0]] if len(ends) else ids
+        return self._library.decode([int(i) for i in ids if i not in (PAD, BEGIN)], skip_special_tokens=False)
+
+    def __getstate__(self):
+        return self.json
+
+    def __setstate__(self, state):
+        object.__setattr__(self, "json", state)
+
+
+def read(path):
+    """A tokenizer from its JSON file.
+
+    Raises:
+        UserError: 3, for a file that is none, or whose ids 0 to 3 are not those of SPECIAL.
+    """
+    try:
+        tokenizer = Tokenizer(pathlib.Path(path).read_text(encoding="utf-8"))
+        first = tuple(tokenizer._library.id_to_token(i) for i in range(len(SPECIAL)))
+    except OSError as error:
+        raise UserError(3, f"{path}: no tokenizer can be read there: {error.strerror}") from error
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(3, f"{path}: not a tokenizer in Hugging Face's JSON: {error}") from error
+    if first != SPECIAL:
+        raise UserError(3, f"{path}: a tokenizer of another kind: its tokens 0 to 3 are {first}, not {SPECIAL}")
+    return tokenizer
+
+
+def normalizers():
+    """What may be done to a text before it is cut, by name."""
+    from tokenizers import Regex
+    from tokenizers import normalizers as library
+
+    return {
+        "nfc": library.NFC(),
+        "nfkc": library.NFKC(),
+        "lowercase": library.Lowercase(),
+        "strip_accents": library.Sequence([library.NFD(), library.StripAccents()]),
+        "strip_control": library.Replace(Regex(r"[\p{Cc}\p{Cf}&&[^\n\t]]"), ""),
+        "strip_tags": library.Replace(Regex(r"<[^<>]{1,200}>"), " "),
+        "strip_urls": library.Replace(Regex(r"(?:https?://|www\.)\S+"), " "),
+        "whitespace": library.Sequence([library.Replace(Regex(r"\s+"), " "), library.Strip()]),
+    }
+
+
+def train(texts, kind, vocabulary_size, min_count=1, normalize=()):
+    """A Tokenizer of one of KINDS, trained on an iterable of texts.
+
+    Args:
+        vocabulary_size: at most so many tokens, the four special ones among them.
+        min_count: a token (a pair, for bpe) that is rarer is left out.
+        normalize: names among `normalizers()`, applied in this order.
+
+    Raises:
+        UserError: 2, for an unknown name or a vocabulary too small to hold what the kind always has.
+    """
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from tokenizers import normalizers as library
+
+    pick(dict.fromkeys(KINDS), kind, "config.data.tokenizer")
+    known = normalizers()
+    steps = [pick(known, name, "config.data.normalize") for name in normalize]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    least = len(SPECIAL) + (len(alphabet) if kind in ("bytes", "bpe") else 1)
+    if vocabulary_size < least:
+        raise UserError(2, f"config.data.vocabulary_size: {vocabulary_size} is too few for {kind}: at least {least}")
+    common = {"special_tokens": list(SPECIAL), "show_progress": False, "vocab_size": vocabulary_size}
+    counted = {**common, "min_frequency": min_count}
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "bpe")
+    word_decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    model, cutter, decoder, trainer = {
+        "characters": (models.BPE(), None, decoders.Fuse(), None),
+        "bytes": (models.BPE(), byte_level, decoders.ByteLevel(), None),
+        "blanks": (models.WordLevel(unk_token=SPECIAL[UNKNOWN]), pre_tokenizers.WhitespaceSplit(), None,
+                   trainers.WordLevelTrainer(**counted)),
+        "words": (models.WordLevel(unk_token=SPECIAL[UNKNOWN]), pre_tokenizers.Whitespace(), word_decoder,
+                  trainers.WordLevelTrainer(**counted)),
+        "bpe": (models.BPE(), byte_level, decoders.ByteLevel(),
+                trainers.BpeTrainer(**counted, initial_alphabet=alphabet)),
+        "wordpiece": (models.WordPiece(unk_token=SPECIAL[UNKNOWN]), pre_tokenizers.BertPreTokenizer(), word_decoder,
+                      trainers.WordPieceTrainer(**counted)),
+        "unigram": (models.Unigram(), pre_tokenizers.Metaspace(), decoders.Metaspace(),
+                    trainers.UnigramTrainer(**common, unk_token=SPECIAL[UNKNOWN])),
+    }[kind]  # fmt: skip
+    if kind in ("characters", "wordpiece"):
+        texts = [library.Sequence(steps).normalize_str(text) for text in texts]
+    if kind == "characters":
+        alphabet = _alphabet(texts, vocabulary_size, min_count)
+    if kind == "wordpiece":  # named beforehand, since the library numbers them in the order of a hash
+        trainer.special_tokens = [
+            *SPECIAL,
+            *(f"##{c}" for c in _alphabet(texts, vocabulary_size, 1) if not c.isspace()),
+        ]
+    if trainer is None:
+        tokens = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
+        model = models.BPE(vocab=tokens, merges=[], unk_token=SPECIAL[UNKNOWN])
+    result = Library(model)
+    if steps:
+        result.normalizer = library.Sequence(steps)
+    if cutter is not None:
+        result.pre_tokenizer = cutter
+    if decoder is not None:
+        result.decoder = decoder
+    if trainer is not None:
+        try:
+            result.train_from_iterator(texts, trainer)
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(2, f"config.data.vocabulary_size: {vocabulary_size} for {kind}: {error}") from error
+    if result.get_vocab_size() <= len(SPECIAL):
+        raise UserError(2, f"config.data.min_count: no token of the text stands there {min_count} times")
+    # Without this list not even a text with these very names is read as special.
+    return Tokenizer(json.dumps({**json.loads(result.to_str()), "added_tokens": []}, ensure_ascii=False))
+
+
+def _alphabet(texts, vocabulary_size, min_count):
+    """The most frequent characters, in the order of their code points."""
+    counts = {}
+    for text in texts:
+        points, found = np.unique(
+            np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), return_counts=True
+        )
+        for point, n in zip(points.tolist(), found.tolist()):
+            counts[chr(point)] = counts.get(chr(point), 0) + n
+    frequent = sorted((c for c in counts if counts[c] >= min_count), key=lambda c: (-counts[c], c))
+    return sorted(frequent[: vocabulary_size - len(SPECIAL)])

@@ -1,0 +1,473 @@
+"""Text: tokenizers that give it back, data sets of it, lengths in buckets, what is changed on the way."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_config, make_setup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from research import sharding
+from research.data import augment, open_dataset, text, tokenize
+from research.data.batches import eval_batches, open_split, stack, train_batches
+from research.data.order import Lengths, step_examples
+from research.data.tokenize import BEGIN, END, PAD, SPECIAL, UNKNOWN
+from research.errors import UserError
+from research.loop import evaluate
+from research.randomness import run_key
+from research.train_step import eval_variables, make_train_step
+
+TEXTS = ["The cat, it's a cat!", "Größe — 日本 😀\n two  lines", "a <unk> @-@ b < end > < pad >"] * 5
+MEMORY = 2**31
+
+
+@pytest.fixture(scope="module", params=tokenize.KINDS)
+def trained(request):
+    return request.param, tokenize.train(TEXTS, request.param, 400)
+
+
+@pytest.mark.smoke
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_decoding_what_was_encoded_gives_any_text_back(kind, text):
+    tokenizer = KEPT.setdefault(kind, tokenize.train(TEXTS, kind, 300))
+    (ids,) = tokenizer.encode([text])
+    assert tokenizer.decode(ids) == text
+
+
+KEPT = {}
+
+
+def test_characters_give_their_own_text_back_and_name_the_unknown():
+    tokenizer = tokenize.train(TEXTS, "characters", 100)
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode(TEXTS)] == TEXTS
+    (ids,) = tokenizer.encode(["czc"])
+    assert ids[1] == UNKNOWN and UNKNOWN not in (ids[0], ids[2])
+
+
+def test_no_text_is_read_as_a_special_token(trained):
+    kind, tokenizer = trained
+    assert tokenizer.vocabulary[:4] == SPECIAL
+    for ids in tokenizer.encode([*SPECIAL, *TEXTS]):
+        assert not {PAD, BEGIN, END} & set(ids), kind
+
+
+def test_a_tokenizer_is_the_same_after_reading_its_file_and_after_training_again(trained, tmp_path):
+    kind, tokenizer = trained
+    (tmp_path / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
+    others = [tokenize.read(tmp_path / "tokenizer.json")]
+    if kind != "unigram":  # in whose training the library goes by the order of a hash
+        others.append(tokenize.train(TEXTS, kind, 400))
+    for other in others:
+        assert other.digest == tokenizer.digest
+        assert other.encode(TEXTS) == tokenizer.encode(TEXTS)
+
+
+def test_ids_lie_in_the_vocabulary_and_its_limit_is_kept(trained):
+    kind, tokenizer = trained
+    assert max(max(ids) for ids in tokenizer.encode(TEXTS)) < tokenizer.size == len(tokenizer.vocabulary) <= 400
+    limit = {"bytes": 262, "bpe": 262, "wordpiece": 80, "unigram": 50}.get(kind, 24)
+    assert tokenize.train(TEXTS, kind, limit).size <= limit
+
+
+def test_decoding_stops_at_the_end_and_refuses_what_is_no_id(trained):
+    _, tokenizer = trained
+    (ids,) = tokenizer.encode(["a cat"])
+    assert tokenizer.decode([BEGIN, *ids, END, *ids, PAD]) == tokenizer.decode(ids)
+    for wrong in (-1, tokenizer.size):
+        with pytest.raises(UserError, match=f"token id {wrong} is outside") as error:
+            tokenizer.decode([wrong])
+        assert error.value.code == 3
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters", "bpe"])
+def test_the_bytes_of_tokens_add_up_to_those_of_the_text(kind):
+    tokenizer = tokenize.train(TEXTS, kind, 400)
+    for one, ids in zip(TEXTS, tokenizer.encode(TEXTS)):
+        assert tokenizer.token_bytes[ids].sum() == len(one.encode())
+
+
+def test_a_tokenizer_that_loses_text_counts_no_bytes(trained):
+    kind, tokenizer = trained
+    assert (tokenizer.token_bytes is None) == (kind in ("blanks", "words", "wordpiece", "unigram"))
+
+
+@pytest.mark.parametrize(
+    "names,before,after",
+    [
+        (("lowercase",), "Ärger", "ärger"),
+        (("nfkc",), "ﬁne x²", "fine x2"),
+        (("strip_accents", "lowercase"), "Ärger", "arger"),
+        (("strip_tags", "whitespace"), "a<br />b <i>c</i>", "a b c"),
+        (("strip_urls", "whitespace"), "see https://x.org/a?b=1 or www.y.de now", "see or now"),
+        (("strip_control",), "a\x00b\u200bc\nd", "abc\nd"),
+        (("whitespace",), "  a \t\n b ", "a b"),
+    ],
+)
+def test_normalizers_do_what_they_say_and_are_kept(names, before, after):
+    tokenizer = tokenize.train(["abc"], "bytes", 300, normalize=names)
+    assert tokenizer.normalize(before) == after
+    assert tokenizer.decode(tokenizer.encode([before])[0]) == after
+
+
+@pytest.mark.parametrize(
+    "arguments,part",
+    [
+        ({"kind": "bpee"}, "did you mean bpe?"),
+        ({"kind": "bpe", "vocabulary_size": 100}, "at least 260"),
+        ({"kind": "unigram", "vocabulary_size": 20}, "not large enough"),
+        ({"kind": "words", "min_count": 1000}, "config.data.min_count"),
+        ({"kind": "words", "normalize": ("lower",)}, "did you mean lowercase?"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_is_refused(arguments, part):
+    with pytest.raises(UserError, match="config.data") as error:
+        tokenize.train(TEXTS, **{"vocabulary_size": 300, **arguments})
+    assert error.value.code == 2 and part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content,part",
+    [("{", "not a tokenizer"), ("{}", "not a tokenizer"), (None, "another kind"), (b"\xff\xfe", "not a tokenizer")],
+)
+def test_a_vocabulary_of_another_tokenizer_is_refused(content, part, tmp_path):
+    path = tmp_path / "vocabulary.json"
+    if content is None:  # one that a user has from elsewhere
+        content = tokenize.train(TEXTS, "words", 50).json.replace(SPECIAL[0], "[CLS]")
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=part) as error:
+        open_dataset("glue/sst2", {"tokenizer": str(path)})
+    assert error.value.code == 3 and str(path) in str(error.value)
+
+
+def test_the_tokenizer_of_a_file_is_taken(tmp_path):
+    tokenizer = tokenize.train(["a film"], "words", 50)
+    (tmp_path / "own.json").write_text(tokenizer.json)
+    assert open_dataset("glue/sst2", {"tokenizer": str(tmp_path / "own.json")}).tokenizer.digest == tokenizer.digest
+
+
+def pairs(**arguments):
+    return open_dataset("multi30k", {"vocabulary_size": 300, "max_len": 24, **arguments})
+
+
+def test_pairs_hold_both_sides_closed_by_an_end_and_the_reference_as_text():
+    dataset, other = pairs(normalize=("lowercase",)), pairs(normalize=("lowercase",), reverse=True)
+    source, reversed_ = dataset.open("train")[0], other.open("train")[0]
+    raw = text.from_tfds("multi30k").open("train")[0]
+    german, english = raw["de"].decode().lower(), raw["en"].decode().lower()
+    decode = dataset.tokenizer.decode
+    assert (decode(source["source"]), decode(source["target"])) == (german, english)
+    assert (decode(reversed_["source"]), decode(reversed_["target"])) == (english, german)
+    assert bytes(source["reference"]).rstrip(b"\0").decode() == english
+    n = int((source["source"] != PAD).sum())
+    assert source["source"][n - 1] == END and not source["source"][n:].any()
+
+
+def test_long_texts_are_cut_without_an_end_and_counted():
+    split = open_split(pairs(max_len=8), "train", "train", MEMORY, 0)
+    (note,) = split.notes()
+    tokens = np.concatenate([split.arrays["train"][field] for field in ("source", "target")])
+    cut = (tokens[:, -1] != PAD) & (tokens[:, -1] != END)
+    assert cut.sum() > 0 and note == f"multi30k, split train: {cut.sum()} texts cut to 8 tokens"
+    assert open_split(pairs(max_len=8), "train", "train", MEMORY, 0).notes() == [note]  # from the cache, too
+
+
+def test_a_set_that_streams_counts_what_it_has_read():
+    split = open_split(pairs(max_len=8), "train", "train", 0, 0)
+    assert split.notes() == []
+    batch = next(train_batches(split, 0, 16, 0, 1))
+    cut = sum(((batch[field][:, -1] != PAD) & (batch[field][:, -1] != END)).sum() for field in ("source", "target"))
+    assert [note.split()[3] for note in split.notes()] >= [str(cut)] and cut > 0
+
+
+def test_bytes_that_are_no_utf8_are_replaced_and_counted(monkeypatch):
+    raw = text.from_tfds("glue/sst2")
+
+    class Spoilt:
+        def __len__(self):
+            return 8
+
+        def __getitems__(self, records):
+            return [{"sentence": b"good \xff film" if i % 4 == 0 else b"bad film", "label": 0} for i in records]
+
+    spoilt = dataclasses.replace(raw, open=lambda split: Spoilt(), examples={"train": 8}, fingerprint=lambda split: "x")
+    monkeypatch.setattr(text, "from_tfds", lambda name: spoilt)
+    dataset = dataclasses.replace(open_dataset("glue/sst2", {"tokenizer": "characters"}), fingerprint=None)
+    split = open_split(dataset, "train", "train", MEMORY, 0)
+    assert split.notes() == ["glue/sst2, split train: 2 texts that were not UTF-8"]
+    assert dataset.tokenizer.decode(split.arrays["train"]["tokens"][0]) == "good \ufffd film"
+
+
+def test_a_token_outside_the_vocabulary_is_refused_with_its_place():
+    dataset = pairs()
+    small = dataclasses.replace(dataset, tokenizer=tokenize.train(["a"], "characters", 5), fingerprint=None)
+    with pytest.raises(
+        UserError, match=r"multi30k, split train, record 0: token id in source \d+ is outside \[0, 5\)"
+    ) as e:
+        open_split(small, "train", "train", MEMORY, 0)
+    assert e.value.code == 3
+
+
+@pytest.mark.parametrize("context", [0, 1, 5, 15])
+@pytest.mark.parametrize("base", ["train", "validation"])
+def test_every_token_of_running_text_is_scored_once_after_the_one_before_it(base, context):
+    arguments = {"tokenizer": "characters", "max_len": 16, "context": context}
+    dataset = open_dataset("tiny_shakespeare", arguments)
+    whole = dataset.tokenizer.encode([text.from_tfds("tiny_shakespeare").open(base)[0]["text"].decode()])[0]
+    source = dataset.open(base)
+    rows = source.stacked(np.arange(len(source)))
+    scored = rows["targets"] != PAD
+    assert rows["targets"][scored].tolist() == whole
+    assert rows["tokens"][scored].tolist() == [BEGIN, *whole[:-1]]
+    behind = 0 if base == "train" else context
+    for i in range(1, len(source) - 1):  # what is read before the first that is scored
+        assert scored[i].argmax() == behind and (rows["tokens"][i, : behind + 1] != PAD).all()
+
+
+def test_words_of_wikitext_are_the_usual_stream():
+    dataset = open_dataset("wikitext2", {"tokenizer": "blanks", "newline": " <eos> ", "max_len": 32})
+    articles = text.from_tfds("wikitext2").open("train")
+    whole = "".join(articles[i]["text"].decode() for i in range(len(articles)))
+    usual = [word for line in whole.split("\n")[:-1] for word in [*line.split(), "<eos>"]]
+    rows = dataset.open("train").stacked(np.arange(len(dataset.open("train"))))
+    found = [dataset.tokenizer.vocabulary[i] for i in rows["targets"].ravel() if i != PAD]
+    assert found == usual
+    assert dataset.token_counts().sum() == len(usual)
+
+
+@pytest.mark.parametrize(
+    "name,arguments,part",
+    [
+        ("multi30k", {"buckets": (8, 8)}, "rising"),
+        ("multi30k", {"buckets": (8, 70)}, "at most max_len 64"),
+        ("tiny_shakespeare", {"context": 64}, "nothing to score"),
+        ("addition", {"digits": 19}, "1 to 18 digits"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(name, arguments, part):
+    with pytest.raises(UserError, match=part) as error:
+        open_dataset(name, arguments)
+    assert error.value.code == 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 60), batch=st.integers(1, 60), epochs=st.integers(1, 3), seed=st.integers(0, 5))
+def test_by_length_too_every_example_comes_once_an_epoch(n, batch, epochs, seed):
+    batch = min(batch, n)
+    lengths = Lengths(np.random.default_rng(n).integers(0, 3, n))
+    steps = -(-n * epochs // batch)
+    order = np.concatenate([step_examples(seed, step, batch, n, lengths) for step in range(steps)])
+    for epoch in range(epochs):
+        assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+def test_batches_are_of_one_bucket_but_where_one_ends():
+    n, size = 1000, 10
+    lengths = Lengths(np.random.default_rng(0).integers(0, 4, n))
+    batches = [lengths.bucket[step_examples(0, step, size, n, lengths)] for step in range(3 * n // size)]
+    mixed = sum(len(set(batch)) > 1 for batch in batches)
+    assert mixed <= 3 * 3  # of each epoch three at most: where a bucket goes over into the next
+    assert len({tuple(batch) for batch in batches[:20]}) > 1  # and they come in no order
+
+
+def test_a_jump_to_a_step_equals_the_walk_to_it_with_buckets():
+    split = open_split(pairs(buckets=(18, 21)), "train", "train", MEMORY, 0)
+    walk = list(train_batches(split, 3, 16, 0, 20))
+    for first in (0, 7, 8, 9, 15):
+        for jumped, walked in zip(train_batches(split, 3, 16, first, 20), walk[first:]):
+            assert jumped.keys() == walked.keys() and all(np.array_equal(jumped[k], walked[k]) for k in jumped)
+
+
+BUCKETS = {"model__name": "seq2seq", "data__name": "multi30k", "data__vocabulary_size": 300, "data__max_len": 24,
+           "data__splits__validation": "validation", "data__splits__test": None}  # fmt: skip
+
+
+@pytest.mark.smoke
+def test_shapes_are_few_and_each_is_traced_once():
+    setup = make_setup(**BUCKETS, data__buckets=(18, 21))
+    traces = []
+
+    def loss(*arguments):
+        traces.append(arguments[2]["source"].shape)
+        return setup.task.loss(*arguments)
+
+    task = setup.task._replace(loss=loss)
+    whole = sharding.replicated(setup.mesh)
+    state, key = jax.jit(setup.init, out_shardings=whole)(run_key(0)), sharding.place(run_key(0), whole)
+    step = make_train_step(setup.model, task, setup.optimizer, setup.config, setup.mesh)
+    shapes = set()
+    for batch in train_batches(setup.splits["train"], 0, 16, 0, 24):
+        shapes.add(batch["source"].shape)
+        assert batch["source"].shape[1] in (18, 21, 24) and batch["target"].shape[1] == batch["source"].shape[1]
+        state, _ = step(state, batch, key)
+    assert len(shapes) > 1
+    # The step looks at the loss twice: for its counts, and for its gradient.
+    assert set(traces) == shapes and all(traces.count(shape) == 2 for shape in shapes)
+
+
+def test_bucketed_metrics_equal_unbucketed_ones():
+    plain, bucketed = make_setup(**BUCKETS), make_setup(**BUCKETS, data__buckets=(18, 21))
+    variables = eval_variables(jax.jit(plain.init)(run_key(0)))
+    expected, found = (evaluate(setup, variables, "validation") for setup in (plain, bucketed))
+    assert found.keys() == expected.keys() >= {"loss", "perplexity", "bleu", "chrf", "exact_match"}
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+    seen = [
+        row for batch in eval_batches(bucketed.splits["validation"], 7) for row in batch["reference"][batch["mask"] > 0]
+    ]
+    assert sorted(map(bytes, seen)) == sorted(map(bytes, plain.splits["validation"].arrays["validation"]["reference"]))
+
+
+def test_text_evaluated_over_eight_devices_is_text_evaluated_on_one():
+    alone, split = make_setup(**BUCKETS, task__beam_size=2), make_setup(8, **BUCKETS, task__beam_size=2)
+    variables = jax.device_get(eval_variables(jax.jit(alone.init)(run_key(0))))
+    expected, found = (evaluate(setup, variables, "validation") for setup in (alone, split))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stack_of_several_lengths_is_padded_to_the_longest():
+    split = open_split(pairs(buckets=(18, 21)), "train", "train", MEMORY, 0)
+    batches = list(train_batches(split, 0, 8, 0, 6))
+    stacked = stack(batches, 8)
+    longest = max(batch["source"].shape[1] for batch in batches)
+    assert stacked["source"].shape == (8, 8, longest) and stacked["mask"].shape == (8, 8)
+    for i, batch in enumerate(batches):
+        n = batch["source"].shape[1]
+        assert np.array_equal(stacked["source"][i, :, :n], batch["source"]) and not stacked["source"][i, :, n:].any()
+
+
+def test_buckets_of_a_set_that_streams_are_refused():
+    with pytest.raises(UserError, match="config.data.buckets: multi30k does not fit"):
+        open_split(pairs(buckets=(8,)), "train", "train", 0, 0)
+
+
+TOKENS = np.array([*range(4, 104), END, PAD, PAD], np.int32)
+KEYS = jax.random.split(jax.random.key(0), 400)
+
+
+def changed(function, rate):
+    return np.asarray(jax.vmap(lambda key: function(key, TOKENS, rate))(KEYS))
+
+
+@pytest.mark.parametrize("function", [augment.word_dropout, augment.swap, augment.span_mask])
+def test_augmentation_leaves_end_and_padding_and_rate_zero_leaves_all(function):
+    assert (changed(function, 0.0) == TOKENS).all()
+    assert (changed(function, 0.5)[:, 100:] == TOKENS[100:]).all()
+
+
+@pytest.mark.parametrize("function,rate", [(augment.word_dropout, 0.3), (augment.span_mask, 0.3)])
+def test_the_share_that_is_made_unknown_is_the_rate(function, rate):
+    found = changed(function, rate)[:, :100]
+    unknown = found == UNKNOWN
+    assert ((found == TOKENS[:100]) | unknown).all()
+    assert unknown[:, 20:].mean() == pytest.approx(rate, abs=0.02)
+
+
+def test_masked_spans_are_about_three_long():
+    unknown = changed(augment.span_mask, 0.2)[:, :100] == UNKNOWN
+    begins = unknown[:, 1:] & ~unknown[:, :-1]
+    assert 2.5 < unknown[:, 1:].sum() / begins.sum() < 4.5  # spans that touch count as one
+
+
+def test_swapping_exchanges_neighbours_alone_and_at_the_rate():
+    found = changed(augment.swap, 0.4)[:, :100]
+    assert (np.sort(found, axis=1) == TOKENS[:100]).all()
+    moved = found != TOKENS[:100]
+    assert np.abs(found - TOKENS[:100]).max() == 1
+    assert moved.mean() == pytest.approx(0.4, abs=0.03)
+
+
+@pytest.mark.parametrize("name,value,data", [("word_dropout", 0.1, "digits"), ("flip", True, "addition")])
+def test_augmentation_of_what_the_data_are_not_is_refused(name, value, data):
+    overrides = {"model__name": "seq2seq"} if data == "addition" else {}
+    with pytest.raises(UserError, match=f"config.data.augment.{name}: {data}") as error:
+        make_setup(**overrides, **{f"data__augment__{name}": value})
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "task,data",
+    [
+        ("translate", "glue/sst2"),
+        ("classify_text", "multi30k"),
+        ("next_token", "multi30k"),
+        ("classify_images", "multi30k"),
+        ("classify_text", "digits"),
+    ],
+)
+def test_a_task_on_data_of_another_kind_is_refused(task, data):
+    config = make_config(data__name=data, task__name=task, data__splits__test=None)
+    from research.setup import prepare, resolve
+
+    with pytest.raises(UserError, match="config.(task|model).name: .* wants") as error:
+        prepare(*resolve(config, jax.devices()[:1]))
+    assert error.value.code == 2
+
+
+def test_the_tokenizers_file_is_json_of_the_library(trained):
+    assert {"model", "decoder", "normalizer", "added_tokens"} <= set(json.loads(trained[1].json))
+
+
+def test_own_pairs_of_files_are_read_and_sides_of_unequal_length_refused(tmp_path):
+    (tmp_path / "train.de").write_text("ein hund\nzwei hunde\nein haus\n")
+    (tmp_path / "train.en").write_text("a dog\ntwo dogs\na house\n")
+    arguments = {"folder": str(tmp_path), "source": "de", "target": "en", "tokenizer": "words"}
+    dataset = open_dataset("parallel", arguments)
+    assert dataset.examples == {"train": 3}
+    row = dataset.open("train").stacked(np.array([1]))
+    assert [dataset.tokenizer.decode(row[field][0]) for field in ("source", "target")] == ["zwei hunde", "two dogs"]
+    (tmp_path / "test.de").write_text("ein hund\n\n")
+    (tmp_path / "test.en").write_text("a dog\n")
+    with pytest.raises(UserError, match=r"test.de has 2 lines, .*test.en has 1: they are no pairs") as error:
+        open_dataset("parallel", arguments)
+    assert error.value.code == 3
+    for wrong, code, part in [
+        ({"folder": None}, 2, "config.data.folder: needed"),
+        ({"folder": str(tmp_path / "none")}, 3, "train.de: cannot be read"),
+        ({"target": "fr"}, 3, "train.fr: cannot be read"),
+    ]:
+        with pytest.raises(UserError, match=part) as error:
+            open_dataset("parallel", {**arguments, **wrong})
+        assert error.value.code == code
+
+
+MISFITS = [
+    ("recurrent_lm", "addition", "translate", "config.model.name: recurrent_lm takes tokens, mask"),
+    ("cnn", "glue/sst2", "classify_text", "config.model.name: cnn takes image, mask"),
+    ("recurrent_lm", "glue/sst2", "classify_text", "a classifier wants"),
+    ("recurrent_classifier", "tiny_shakespeare", "next_token", "recurrent_classifier wants classes"),
+    ("glove", "tiny_shakespeare", "skipgram", "config.model.name: glove takes row, column"),
+    ("glove", "tiny_shakespeare", "glove", "glove wants co-occurrences"),
+    ("word_vectors", "addition", "skipgram", "word vectors want running text"),
+    ("seq2seq", "digits", "translate", "seq2seq wants vocabulary; digits has none"),
+]
+
+
+@pytest.mark.parametrize("model,data,task,part", MISFITS, ids=lambda value: value[:20])
+def test_a_model_that_does_not_fit_its_task_or_data_is_refused(model, data, task, part):
+    given = {"model__name": model, "data__name": data, "task__name": task, "data__splits__test": None}
+    given |= {"data__max_len": 16} if data == "tiny_shakespeare" else {}
+    with pytest.raises(UserError) as error:
+        make_setup(**given)
+    assert error.value.code == 2 and part in str(error.value)
+
+
+def test_parameters_of_a_run_with_another_tokenizer_are_refused(tmp_path):
+    from conftest import CASES
+
+    from research import loop, runs
+
+    case = {**CASES["recurrent_classifier"], "model__name": "recurrent_classifier", "train__steps": 4}
+    one = jax.devices()[:1]
+    loop.train(make_config(**case), tmp_path / "first", devices=one)
+    other = {**case, "data__vocabulary_size": 12, "init_from": str(tmp_path / "first")}
+    with pytest.raises(UserError, match="config.init_from: .* has another tokenizer; give") as error:
+        loop.train(make_config(**other), tmp_path / "second", devices=one)
+    assert error.value.code == 2 and not (tmp_path / "second").exists()
+    same = {**other, "data__tokenizer": str(tmp_path / "first" / "tokenizer.json")}
+    loop.train(make_config(**same), tmp_path / "second", devices=one)
+    assert runs.read_tokenizer(tmp_path / "second").digest == runs.read_tokenizer(tmp_path / "first").digest
