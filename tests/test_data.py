@@ -1,5 +1,7 @@
 """Order, the two roads of reading, splits, and what is refused."""
 
+import weakref
+
 import numpy as np
 import pytest
 from conftest import CACHE
@@ -58,6 +60,16 @@ def test_streamed_order_is_in_memory_order(workers, first):
     stream = list(train_batches(digits(limit=STREAM, workers=workers), 3, 16, first, 14))
     assert len(stream) == len(memory) == 14 - first
     assert all(same(a, b) for a, b in zip(stream, memory))
+
+
+def test_a_dropped_stream_is_freed_before_another_starts_workers():
+    split = digits(limit=STREAM, workers=1)
+    older = train_batches(split, 3, 16, 0, 4)
+    older.itself = older  # freed by the garbage collector alone, as Grain's are once they have run
+    gone = weakref.ref(older)
+    del older
+    train_batches(split, 3, 16, 0, 4)
+    assert gone() is None
 
 
 def test_streamed_shares_of_two_processes_are_the_batch():

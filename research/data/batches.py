@@ -1,5 +1,6 @@
 """Batches of a split by two roads, the same bit for bit: arrays in memory, or a stream that worker processes decode."""
 
+import gc
 import multiprocessing
 import signal
 from typing import Any, NamedTuple
@@ -131,6 +132,8 @@ def train_batches(split, seed, batch_size, first, last, process=0, processes=1):
     stream = grain.MapDataset.source(steps)[first:]
     if not split.workers:
         return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+    # An older stream's semaphores, freed just while Python starts a worker, are an error there (CPython gh-109629).
+    gc.collect()
     in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # one batch at a time a process
     options = grain.MultiprocessingOptions(num_workers=split.workers, per_worker_buffer_size=2)
     return iter(stream.to_iter_dataset(in_worker).mp_prefetch(options))
