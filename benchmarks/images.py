@@ -12,7 +12,7 @@ results/speed_images.json, from which `python -m results.tables` makes README's 
 
 import time
 
-from benchmarks.turns import ROOT, compare
+from benchmarks.turns import compare, ours
 
 WORKLOADS = {  # name: config file, batch size, settings of ours
     "mnist_64": ("mnist_cnn", 64, {"train.steps_per_call": 8}),
@@ -22,42 +22,9 @@ WORKLOADS = {  # name: config file, batch size, settings of ours
 }
 
 
-def ours(name, batch_size, overrides):
-    """A function that trains for some seconds: -> examples, seconds, seconds waiting for data."""
-    import jax
-    import numpy as np
-
-    from experiments.command import process_settings
-    from research import config as configs
-    from research import sharding
-    from research.data.batches import train_batches
-    from research.randomness import run_key
-    from research.setup import prepare, resolve
-    from research.train_step import make_train_step
-
-    process_settings()
-    config, _, _ = configs.load_file(ROOT / "configs" / f"{name}.py")
-    setup = prepare(*resolve(configs.override(config, {"data.batch_size": batch_size, **overrides})))
-    k, whole = setup.config.train.steps_per_call, sharding.replicated(setup.mesh)
-    state = jax.jit(setup.init, out_shardings=whole)(run_key(0))
-    step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
-    key = sharding.place(run_key(0), whole)
-    batches = train_batches(setup.splits["train"], 0, batch_size, 0, 10**9)
-
-    def train(seconds):
-        nonlocal state
-        began, examples, waited = time.perf_counter(), 0, 0.0
-        while time.perf_counter() - began < seconds or not examples:
-            asked = time.perf_counter()
-            drawn = [next(batches) for _ in range(k)]
-            batch = drawn[0] if k == 1 else {field: np.stack([b[field] for b in drawn]) for field in drawn[0]}
-            waited += time.perf_counter() - asked
-            state, metrics = step(state, batch, key, *(() if k == 1 else (k,)))
-            jax.block_until_ready(metrics)
-            examples += k * batch_size
-        return examples, time.perf_counter() - began, waited
-
-    return train
+def ours_on_images(name, batch_size, settings):
+    settings = {"data.batch_size": batch_size, **settings}
+    return ours(name, settings, lambda setup, batch: setup.config.train.steps_per_call * batch_size)
 
 
 def torch(name, batch_size, channels_last):
@@ -99,7 +66,7 @@ def torch(name, batch_size, channels_last):
 
 
 SIDES = {
-    "ours": lambda workload: ours(*WORKLOADS[workload]),
+    "ours": lambda workload: ours_on_images(*WORKLOADS[workload]),
     "torch": lambda workload: torch(*WORKLOADS[workload][:2], channels_last=False),
     "torch_channels_last": lambda workload: torch(*WORKLOADS[workload][:2], channels_last=True),
 }

@@ -49,6 +49,49 @@ def compare(doc, module, sides, workloads, kept, unit):
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
+def ours(name, overrides, count):
+    """Our side, data and all: the step of a config over its own batches.
+
+    Args:
+        name: of the config.
+        count: count(setup, batch) -> things done by a call of the step.
+    Returns:
+        work(seconds), as compare() wants it.
+    """
+    import jax
+
+    from experiments.command import process_settings
+    from research import config as configs
+    from research import sharding
+    from research.data.batches import stack, train_batches
+    from research.randomness import run_key
+    from research.setup import prepare, resolve
+    from research.train_step import make_train_step
+
+    process_settings()
+    config, _, _ = configs.load_file(ROOT / "configs" / f"{name}.py")
+    setup = prepare(*resolve(configs.override(config, overrides)))
+    k, whole = setup.config.train.steps_per_call, sharding.replicated(setup.mesh)
+    state = jax.jit(setup.init, out_shardings=whole)(run_key(0))
+    step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
+    key = sharding.place(run_key(0), whole)
+    batches = train_batches(setup.splits["train"], 0, setup.config.data.batch_size, 0, 10**9)
+
+    def train(seconds):
+        nonlocal state
+        began, done, waited = time.perf_counter(), 0, 0.0
+        while time.perf_counter() - began < seconds or not done:
+            asked = time.perf_counter()
+            batch = next(batches) if k == 1 else stack([next(batches) for _ in range(k)], k)
+            waited += time.perf_counter() - asked
+            state, metrics = step(state, batch, key, *(() if k == 1 else (k,)))
+            jax.block_until_ready(metrics)
+            done += count(setup, batch)
+        return done, time.perf_counter() - began, waited
+
+    return train
+
+
 def _serve(work):
     """A worker: works once, says so, then works on each line for the seconds that it names."""
     work(0)

@@ -12,49 +12,17 @@ results/speed_word_vectors.json.
 import logging
 import time
 
-from benchmarks.turns import ROOT, compare
+from benchmarks.turns import ROOT, compare, ours
 
 WORKLOADS = {"skipgram_1e-3": 1e-3, "skipgram_1e-4": 1e-4}  # name: subsample
 WORKERS = 2
 
 
-def ours(workload):
-    """A function that trains for some seconds: -> words, seconds, seconds waiting for data."""
-    import jax
-    import numpy as np
+def ours_on_words(workload):
+    def count(setup, batch):
+        return int((batch["targets"] != setup.dataset.tokenizer.pad).sum())
 
-    from experiments.command import process_settings
-    from research import config as configs
-    from research import sharding
-    from research.data.batches import train_batches
-    from research.randomness import run_key
-    from research.setup import prepare, resolve
-    from research.train_step import make_train_step
-
-    process_settings()
-    config, _, _ = configs.load_file(ROOT / "configs" / "text_word2vec.py")
-    setup = prepare(*resolve(configs.override(config, {"task.subsample": WORKLOADS[workload]})))
-    k, size = setup.config.train.steps_per_call, setup.config.data.batch_size
-    whole = sharding.replicated(setup.mesh)
-    state = jax.jit(setup.init, out_shardings=whole)(run_key(0))
-    step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
-    key = sharding.place(run_key(0), whole)
-    batches = train_batches(setup.splits["train"], 0, size, 0, 10**9)
-
-    def train(seconds):
-        nonlocal state
-        began, words, waited = time.perf_counter(), 0, 0.0
-        while time.perf_counter() - began < seconds or not words:
-            asked = time.perf_counter()
-            drawn = [next(batches) for _ in range(k)]
-            batch = {field: np.stack([b[field] for b in drawn]) for field in drawn[0]}
-            waited += time.perf_counter() - asked
-            state, metrics = step(state, batch, key, k)
-            jax.block_until_ready(metrics)
-            words += int((batch["targets"] != setup.dataset.tokenizer.pad).sum())
-        return words, time.perf_counter() - began, waited
-
-    return train
+    return ours("text_word2vec", {"task.subsample": WORKLOADS[workload]}, count)
 
 
 def gensim(workload):
@@ -95,5 +63,5 @@ def gensim_texts(config):
 
 
 if __name__ == "__main__":
-    sides = {"ours": ours, "gensim": gensim}
+    sides = {"ours": ours_on_words, "gensim": gensim}
     compare(__doc__, "benchmarks.word_vectors", sides, WORKLOADS, "speed_word_vectors.json", "words")

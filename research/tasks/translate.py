@@ -17,7 +17,6 @@ def translate(
     sampling_rate: float = 0.0,
     beam_size: int = 1,
     length_penalty: float = 1.0,
-    max_len: int | None = None,
 ):
     """Cross-entropy of the target's tokens; BLEU, chrF and exact match of what the model makes of the source alone.
 
@@ -28,13 +27,12 @@ def translate(
         sampling_rate: of scheduled sampling in training; 0: teacher forcing.
         beam_size: 1 is greedy.
         length_penalty: a hypothesis' score is its log-probability over its length to this power.
-        max_len: longest output in tokens; none: the data's max_len.
     """
     if "source" not in spec.features:
         raise UserError(
             2, f"config.task.name: translate wants pairs of texts; {spec.name} has {', '.join(spec.features)}"
         )
-    longest, ids = max_len or spec.features["target"][0][0], spec.tokenizer
+    longest, ids = spec.features["target"][0][0], spec.tokenizer
     if beam_size > spec.vocabulary:
         raise UserError(2, f"config.task.beam_size: {beam_size} is more than the {spec.vocabulary} tokens there are")
 
