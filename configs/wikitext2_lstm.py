@@ -7,6 +7,9 @@ All 33,278 words of the official vocabulary, <unk> and <eos> among them, so that
 ones: 92.3 / 87.7 (validation / test) for Inan et al.'s tied variational LSTM of width 650, 100.9 on test for Merity et
 al.'s zoneout LSTM. Theirs carry the state through the whole text. Here a window of evaluation reads 64 words before
 those that it scores; training windows begin with a state of zeros.
+
+size   hardware                 time   test perplexity: mean ± std (seeds)
+cpu    2 cores (AMD EPYC)      56:18   228.10 (1)
 """
 
 from research.config import base, sized
