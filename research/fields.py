@@ -123,7 +123,7 @@ BOUNDS = {
     ),
     **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
     **dict.fromkeys(("every_steps", "steps", "width", "widths", "dense", "classes", "ns_steps"), _COUNT),
-    **dict.fromkeys(("vocabulary", "embedding", "min_count", "beam_size"), _COUNT),
+    **dict.fromkeys(("vocabulary", "embedding", "layers", "min_count", "beam_size"), _COUNT),
     "max_len": (2, math.inf, True),
     **dict.fromkeys(("window", "negatives", "shared_negatives"), _COUNT),
     **dict.fromkeys(("subsample", "exponent", "alpha"), (0, 1, True)),

@@ -68,7 +68,7 @@ def correlation(vectors, path):
     """Spearman's rank correlation with a file of judged pairs: word, word and score a line, with tabs between them.
 
     Raises:
-        UserError: 3, for a file that is none.
+        UserError: 3, for a file that is none, or whose pairs of known words have no order.
     """
     from scipy import stats
 
@@ -86,8 +86,10 @@ def correlation(vectors, path):
             unknown += 1
         else:
             found.append((units[i] @ units[j], score))
-    spearman = stats.spearmanr(*zip(*found)).statistic if len(found) > 1 else float("nan")
-    return Correlation(float(spearman), len(found), unknown)
+    if len({score for _, score in found}) < 2:
+        known = f"{len(found)} pairs whose words both have vectors, and {unknown} others"
+        raise UserError(3, f"{path}: holds {known}; a correlation wants two with different scores")
+    return Correlation(float(stats.spearmanr(*zip(*found)).statistic), len(found), unknown)
 
 
 def analogies(vectors, path):
@@ -109,12 +111,14 @@ def analogies(vectors, path):
         if len(words) != 4:
             raise UserError(3, f"{path}, line {number}: {line[:60]!r}: four words are wanted")
         sections.setdefault(name, []).append([rows(word) for word in words])
+    if not sections:
+        raise UserError(3, f"{path}: holds no analogy: four words a line are wanted")
     units, found = unit(vectors.matrix), []
     for name, questions in sections.items():
         known = np.array([q for q in questions if None not in q], np.int64).reshape(-1, 4)
         right = sum(_right(units, known[i : i + CHUNK]) for i in range(0, len(known), CHUNK))
         found.append(Accuracy(name, right, len(known), len(questions) - len(known)))
-    return [*found, Accuracy("all", *(sum(column) for column in list(zip(*found))[1:]))] if found else []
+    return [*found, Accuracy("all", *(sum(column) for column in list(zip(*found))[1:]))]
 
 
 def _right(units, questions):

@@ -105,6 +105,11 @@ def test_a_wrong_value_is_refused_by_its_path(path, value, part):
     assert message.startswith(f"config.{path}: ") and part in message
 
 
+@pytest.mark.parametrize("model", ["recurrent_classifier", "recurrent_lm", "seq2seq"])
+def test_a_recurrence_without_layers_is_refused(model):
+    assert refused({"model.name": model, "model.layers": 0}).startswith("config.model.layers: 0 is out of bounds")
+
+
 def test_names_are_set_first_and_bring_their_arguments_in_any_order():
     config = make_config(optimizer__momentum=0.9)
     for values in (

@@ -144,10 +144,14 @@ def test_a_vocabulary_of_another_tokenizer_is_refused(content, part, tmp_path):
     assert error.value.code == 3 and str(path) in str(error.value)
 
 
-def test_the_tokenizer_of_a_file_is_taken(tmp_path):
-    tokenizer = tokenize.train(["a film"], "words", 50)
-    (tmp_path / "own.json").write_text(tokenizer.json)
-    assert open_dataset("glue/sst2", {"tokenizer": str(tmp_path / "own.json")}).tokenizer.digest == tokenizer.digest
+def test_the_tokenizer_of_a_file_is_taken_unless_it_knows_less_than_half_of_the_text(tmp_path):
+    own, other = open_dataset("glue/sst2", {}).tokenizer, tokenize.train(["123 + 45"], "words", 50)
+    (tmp_path / "own.json").write_text(own.json)
+    assert open_dataset("glue/sst2", {"tokenizer": str(tmp_path / "own.json")}).tokenizer.digest == own.digest
+    (tmp_path / "other.json").write_text(other.json)
+    with pytest.raises(UserError, match="other.json does not know [0-9]+ of the first [0-9]+ tokens") as error:
+        open_dataset("glue/sst2", {"tokenizer": str(tmp_path / "other.json")})
+    assert error.value.code == 3
 
 
 def pairs(**arguments):

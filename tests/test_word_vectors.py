@@ -350,6 +350,12 @@ def test_correlation_and_accuracy_leave_unknown_words_out(tmp_path):
         (tmp_path / "wrong").write_text(content)
         with pytest.raises(UserError, match="wrong, line 1"):
             ask(vectors, tmp_path / "wrong")
+    nothing = [("", similarity.analogies), ("", similarity.correlation), ("man\tking\t1\n", similarity.correlation)]
+    for content, ask in [*nothing, ("man\tking\t1\nman\tfar\t1\ncat\tdog\t2\n", similarity.correlation)]:
+        (tmp_path / "little").write_text(content)
+        with pytest.raises(UserError, match="little: holds") as error:
+            ask(vectors, tmp_path / "little")
+        assert error.value.code == 3
 
 
 def test_an_unknown_word_names_its_neighbour_in_spelling():

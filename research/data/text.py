@@ -232,7 +232,7 @@ def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, lines=
     if isinstance(given, Tokenizer):
         return given
     if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given):
-        return tokenize.read(given)
+        return _of_this_text(tokenize.read(given), given, raw, [lines(_first(raw, field)) for field in fields])
 
     def texts():
         for chunk in _chunks(raw.open("train")):
@@ -246,6 +246,23 @@ def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, lines=
     parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, lines(["\n"]))
     arrays, _ = cached(f"tokenizer-{_digest(*parts)}", make)
     return Tokenizer(arrays["json"].tobytes().decode())
+
+
+def _of_this_text(tokenizer, path, raw, texts):
+    """The tokenizer, if of the first texts' tokens at most half are unknown to it: else it is another text's."""
+    ids = np.concatenate([np.array(row, np.int32) for rows in texts for row in tokenizer.encode(rows)])
+    unknown = int((ids == tokenizer.unknown).sum())
+    if 2 * unknown > len(ids):
+        raise UserError(
+            3,
+            f"config.data.tokenizer: {path} does not know {unknown} of the first {len(ids)} tokens of {raw.name}: "
+            "it was trained on other text, or with another data.normalize",
+        )
+    return tokenizer
+
+
+def _first(raw, field):
+    return _texts(next(_chunks(raw.open("train"))), field, {})
 
 
 def _chunks(source):
