@@ -2,8 +2,10 @@
 
 import argparse
 import ctypes
+import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import traceback
 import warnings
@@ -50,6 +52,7 @@ def run(make_parser, main):
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is caught below
         process_settings()
         parser = make_parser()
         overrides, rest = _overrides(arguments)
@@ -66,8 +69,7 @@ def run(make_parser, main):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        code = 130
-        print("error: interrupted", file=sys.stderr)
+        _end_at_once(130, "error: interrupted; the same command begins again, or goes on from its last checkpoint")
     except BrokenPipeError:  # the reader of stdout went away, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
@@ -76,6 +78,14 @@ def run(make_parser, main):
         traceback.print_exc()
         print(REPORT, file=sys.stderr)
     sys.exit(code)
+
+
+def _end_at_once(code, line):
+    """Without what libraries do at exit, which waits for threads that the interrupt left in disorder."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    print(line, file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def load_config(parsed, overrides):

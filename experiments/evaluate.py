@@ -7,7 +7,8 @@ python -m experiments.evaluate --workdir=runs/digits_cnn --split='train[:100]' -
 import pathlib
 
 from experiments import command
-from research import loop, runs
+from research import runs
+from research.evaluation import evaluate
 from research.setup import prepare_evaluation
 
 
@@ -25,7 +26,7 @@ def main(arguments, overrides):
     command.check_output(arguments.output, "--output")
     run = command.load_run(arguments.workdir)
     setup = prepare_evaluation(run.config, arguments.split, run.tokenizer)
-    metrics = loop.evaluate(setup, run.variables, arguments.split)
+    metrics = evaluate(setup, run.variables, arguments.split, step=run.step)
     print(f"checkpoint of step {run.step}")
     for name, value in metrics.items():
         print(f"{arguments.split} {name} {value:.4f}")

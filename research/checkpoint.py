@@ -1,6 +1,7 @@
 """Checkpoints: asynchronous, atomic, the newest few and the best. Every call of Orbax is here."""
 
 import contextlib
+import json
 import logging
 import pathlib
 import shutil
@@ -11,36 +12,46 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from research.errors import UserError
+from research.errors import UserError, nearest
 
-FORMAT = 1
+FORMAT = 2  # 1 averaged the parameters alone, and had no sum of its progress
 _WRITING = (OSError, ValueError, RuntimeError)  # a full disk is any of these to Orbax and TensorStore
 
 
 class Checkpoints:
-    """The folder checkpoints/ of a run. Each step holds `state` (a TrainState) and `progress` (JSON)."""
+    """The folder checkpoints/ of a run. Each step holds `state` (a TrainState) and `progress` (JSON).
+
+    `progress` holds a sum of each leaf of the state and one of itself: what is read is what was saved, or an error.
+    """
 
     def __init__(self, folder, keep=1):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each step of each save
         self.folder = pathlib.Path(folder).absolute()
         self.retention = _NewestAndBest(keep)
         options = ocp.CheckpointManagerOptions(preservation_policy=self.retention, enable_async_checkpointing=True)
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        # Named here, or a manager that has saved nothing yet cannot tell what a step holds.
+        handlers = {"state": ocp.PyTreeCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+        self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, step, state, progress):
         """Begins to save; returns once the state is copied, so that its buffers may be donated.
+
+        A step that is there already is replaced: its evaluation was broken off, and has been made since.
 
         Raises:
             UserError: 5, where this or the save before it could not be written.
         """
         self.retention.best_step = progress["best_step"]
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            progress=ocp.args.JsonSave({"format": FORMAT, **progress, "sums": _sums(state)}),
-        )
+        progress = {"format": FORMAT, **progress, "sums": _sums(state)}
+        items = {
+            "state": ocp.args.PyTreeSave(state),
+            "progress": ocp.args.JsonSave({**progress, "sum": _sum(progress)}),
+        }
         try:
             self.manager.wait_until_finished()
-            if step not in self.manager.all_steps() and not self.manager.save(step, args=arguments, force=True):
+            if step in self.manager.all_steps():
+                self.manager.delete(step)
+            if not self.manager.save(step, args=ocp.args.Composite(**items), force=True):
                 raise UserError(5, f"{self.folder}: step {step} was not saved: a newer one is there")
         except _WRITING as error:
             raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
@@ -51,7 +62,8 @@ class Checkpoints:
     def restore(self, abstract):
         """The newest step that can be trusted: (step, state, progress); None where there is none at all.
 
-        Damaged steps that are newer than it are moved to damaged/ beside the folder, so that they will be saved again.
+        Damaged steps are moved to damaged/ beside the folder, so that they will be saved again. Where the best step is
+        among them, the one that is restored takes its place, if it was evaluated.
 
         Args:
             abstract: TrainState of ShapeDtypeStructs with the shardings to restore onto, of any number of devices.
@@ -62,17 +74,32 @@ class Checkpoints:
         bad = []
         for step in reversed(self.steps()):
             try:
-                found = (step, *self.restore_step(step, abstract))
+                progress = self.progress(step)
+                state = self._read(step, abstract, ocp.checkpoint_utils.construct_restore_args(abstract), progress)
             except UserError as error:
                 bad.append((step, str(error)))
                 continue
             for damaged, reason in bad:
-                logging.getLogger("research").warning("%s; going on from step %d", reason, step)
+                _warn("%s; going on from step %d", reason, step)
                 self._set_aside(damaged)
-            return found
+            return step, state, self._with_a_best_that_is_there(step, progress)
         if bad:
             raise UserError(4, f"{self.folder}: no step can be trusted: {'; '.join(reason for _, reason in bad)}")
         return None
+
+    def _with_a_best_that_is_there(self, step, progress):
+        best = progress["best_step"]
+        if best in (None, step):
+            return progress
+        try:
+            self.variables(best)
+            return progress
+        except UserError as error:
+            found = step if progress["validation"] else None
+            _warn("%s; going on from step %d, the best is now %s", error, step, found and f"step {found}")
+            if best in self.steps():
+                self._set_aside(best)
+            return {**progress, "best": progress["validation"], "best_step": found}
 
     def _set_aside(self, step):
         place = self.folder.parent / "damaged"
@@ -81,25 +108,68 @@ class Checkpoints:
         shutil.move(self.folder / str(step), place / str(step))
         self.manager.reload()
 
-    def restore_step(self, step, abstract):
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
-        try:
-            restored = self.manager.restore(step, args=arguments)
-        except Exception as error:  # Orbax raises whatever its readers do
-            raise UserError(4, f"{self.folder}, step {step}: {type(error).__name__}: {error}") from error
-        self.verify(step, restored["state"], restored["progress"])
-        return restored["state"], restored["progress"]
+    def variables(self, step, sharding=None):
+        """What evaluation reads of a step, {"params": ..., collection: ...}: the average where one was kept.
 
-    def verify(self, step, state, progress):
-        sums = progress.pop("sums", {})  # a checkpoint of before there were any has none
-        for path, found in _sums(state).items():
-            if sums.get(path, found) != found:
-                raise UserError(4, f"{self.folder}, step {step}: damaged: {path} is not what was saved")
+        Neither moments nor, beside an average, the parameters themselves are read.
+
+        Args:
+            sharding: to restore onto, of any number of devices; NumPy arrays on the host, if not given.
+
+        Raises:
+            UserError: 4.
+        """
+        progress = self.progress(step)
+        with self._trusted(step):
+            tree = self.manager.item_metadata(step)["state"].tree
+            fields = ("params", "model_state") if tree["ema"] is None else ("ema",)
+            shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+            target = {field: jax.tree.map(shape, tree[field]) for field in fields}
+        arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), target)
+        if sharding is not None:
+            arguments = ocp.checkpoint_utils.construct_restore_args(target)
+        state = self._read(step, target, arguments, progress)
+        return state["ema"] if "ema" in state else {"params": state["params"], **state["model_state"]}
+
+    def _read(self, step, target, arguments, progress):
+        """The part of a step's state that `target` asks for, verified."""
+        # An empty collection is no leaf: Orbax does not find it in a part.
+        empty = {field: {} for field, x in target.items() if x == {}} if isinstance(target, dict) else {}
+        if empty:
+            target, arguments = ({k: x for k, x in tree.items() if k not in empty} for tree in (target, arguments))
+        with self._trusted(step):
+            restore = ocp.args.PyTreeRestore(target, arguments, partial_restore=isinstance(target, dict))
+            state = self.manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
+            for path, found in _sums(state).items():
+                if progress["sums"].get(path) != found:
+                    raise ValueError(f"damaged: {path} is not what was saved")
+        return {**state, **empty} if empty else state
 
     def progress(self, step):
-        return self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+        """What the loop knew at a step, verified.
 
-    def close(self):
+        Raises:
+            UserError: 4.
+        """
+        self.wait()
+        with self._trusted(step):
+            found = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+            if found["format"] != FORMAT:
+                raise ValueError(f"of format {found['format']}; this code reads {FORMAT}")
+            if found.pop("sum") != _sum(found) or found["step"] != step:
+                raise ValueError("damaged: progress is not what was saved")
+        return found
+
+    @contextlib.contextmanager
+    def _trusted(self, step):
+        """Whatever is raised within becomes the error that names the step."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises whatever its readers do
+            what = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            raise UserError(4, f"{self.folder}, step {step}: {what}") from error
+
+    def wait(self):
         """Waits for the last save.
 
         Raises:
@@ -109,6 +179,11 @@ class Checkpoints:
             self.manager.wait_until_finished()
         except _WRITING as error:
             raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
+
+    def close(self):
+        """Waits for the last save, whose error it raises, and gives up what Orbax holds."""
+        try:
+            self.wait()
         finally:
             self.manager.close()
 
@@ -126,10 +201,11 @@ class _NewestAndBest:
 
 
 def read_best(folder):
-    """Variables of a run's best step as NumPy arrays, without knowing its model.
+    """Variables of a run's best step, without knowing its model: the newest step's, before any evaluation.
 
     Returns:
-        step, {"params": ..., collection: ...}; params are the average where one was kept.
+        step, {"params": ..., collection: ...} on this process's first device; params are the average where one was
+        kept. A step that is damaged is passed over with a warning that names it and the one that is read.
 
     Raises:
         UserError: 4, where there is no step that can be read.
@@ -137,42 +213,43 @@ def read_best(folder):
     place = pathlib.Path(folder) / "checkpoints"
     if not place.is_dir():
         raise UserError(4, f"{folder}: no checkpoints here")
-    checkpoints = Checkpoints(place)
-    bad = []
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    checkpoints, bad = Checkpoints(place), {}
     try:
         steps = checkpoints.steps()
         if not steps:
             raise UserError(4, f"{place}: no step here")
-        best = _best_step(checkpoints, steps)
-        for step in dict.fromkeys([*([best] if best in steps else []), *reversed(steps)]):
+        for step in dict.fromkeys([*_best_step(checkpoints, steps, bad), *reversed(steps)]):
             try:
-                return step, _read_variables(checkpoints, step)
-            except Exception as error:  # Orbax raises whatever its readers do
-                bad.append(f"step {step}: {type(error).__name__}: {error}")
-        raise UserError(4, f"{place}: no step can be trusted: {'; '.join(bad)}")
+                variables = checkpoints.variables(step, here)
+            except UserError as error:
+                bad[step] = str(error)
+                continue
+            for reason in bad.values():
+                _warn("%s; step %d is read in its place", reason, step)
+            return step, variables
+        raise UserError(4, f"{place}: no step can be trusted: {'; '.join(bad.values())}")
     finally:
         checkpoints.close()
 
 
-def _best_step(checkpoints, steps):
-    """The best step by the newest progress that can be read."""
+def _best_step(checkpoints, steps, bad):
+    """[the best step] by the newest progress that can be trusted, or []; `bad` gets those that cannot."""
     for step in reversed(steps):
-        with contextlib.suppress(Exception):  # a damaged one: the next older tells
-            return checkpoints.progress(step)["best_step"]
-    return None
+        try:
+            best = checkpoints.progress(step)["best_step"]
+            return [] if best is None else [best]
+        except UserError as error:
+            bad[step] = str(error)
+    return []
 
 
-def _read_variables(checkpoints, step):
-    saved = checkpoints.manager.item_metadata(step)["state"]
-    tree = getattr(saved, "tree", saved)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
-    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore())
-    restored = checkpoints.manager.restore(step, args=arguments)
-    state = {field: restored["state"].get(field) for field in ("params", "model_state", "ema")}
-    checkpoints.verify(step, state, restored["progress"])
-    params = state["params"] if state.get("ema") is None else state["ema"]
-    return jax.tree.map(np.asarray, {"params": params, **(state["model_state"] or {})})
+def _warn(*message):
+    logging.getLogger("research").warning(*message)
+
+
+def _sum(progress):
+    return zlib.crc32(json.dumps(progress, sort_keys=True).encode())
 
 
 def _sums(state):
@@ -188,22 +265,27 @@ def warm_start(variables, init_from):
 
     Args:
         variables: {"params": ..., collection: ...} of the new run.
-        init_from: FOLDER, or FOLDER:PREFIX,PREFIX to take only parameters whose path begins with one of them.
+        init_from: FOLDER, or FOLDER:PREFIX,PREFIX to take only what stands at or below one of these paths.
 
     Returns:
         variables, the paths that matched, and those of the new run that did not, each with the reason.
 
     Raises:
-        UserError: 2 where nothing matches, 4 where the run cannot be read.
+        UserError: 2 where nothing matches or a prefix names nothing, 4 where the run cannot be read.
     """
     folder, _, prefixes = init_from.partition(":")
     prefixes = tuple(prefix for prefix in prefixes.split(",") if prefix)
     _, source = read_best(folder)
     found = {path: value for path, value in _leaves(source)}
+    own = [path.split("/", 1)[1] for path, _ in _leaves(variables)]
+    for prefix in prefixes:
+        if not any(_below(path, prefix) for path in own):
+            known = sorted({path.split("/")[0] for path in own})
+            raise UserError(2, f"config.init_from: nothing here is called {prefix}{nearest(prefix, [*known, *own])}")
     matched, missed, leaves = [], [], []
     for path, value in _leaves(variables):
         bare = path.split("/", 1)[1]
-        if prefixes and not bare.startswith(prefixes):
+        if prefixes and not any(_below(bare, prefix) for prefix in prefixes):
             reason = "not asked for"
         elif path not in found:
             reason = "not in the other run"
@@ -218,6 +300,11 @@ def warm_start(variables, init_from):
     if not matched:
         raise UserError(2, f"config.init_from: nothing in {init_from} matches; {'; '.join(missed[:3])}")
     return jax.tree.unflatten(jax.tree.structure(variables), leaves), matched, missed
+
+
+def _below(path, prefix):
+    """Whether a path is the prefix or below it: Conv_1 is no prefix of Conv_10/kernel."""
+    return f"{path}/".startswith(f"{prefix.rstrip('/')}/")
 
 
 def _leaves(tree):

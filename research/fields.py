@@ -56,7 +56,9 @@ FIELDS = {
     "train.parallel": Field(str, "jit", "jit (arrays sharded over a mesh) or pmap (replicated state)"),
     "train.microbatches": Field(int, 1, "parts that a batch is cut into; gradients are added, exactly"),
     "train.steps_per_call": Field(int, 1, "steps in one dispatch"),
-    "train.ema": Field(float | None, None, "decay of an average of the parameters, which evaluation then reads"),
+    "train.ema": Field(
+        float | None, None, "decay of averages of parameters and batch statistics, which evaluation then reads"
+    ),
     "train.early_stopping.metric": Field(str | None, None, "validation metric to watch; none: never stop early"),
     "train.early_stopping.patience": Field(int, 5, "evaluations without a better one before the run stops"),
     "eval.every_steps": Field(int | None, None, "steps between evaluations"),

@@ -1,7 +1,9 @@
 """What a run tells while it goes: metrics.jsonl, TensorBoard, and a bar or plain lines on stderr."""
 
+import contextlib
 import json
 import math
+import socket
 import sys
 import time
 
@@ -23,14 +25,9 @@ def counted(items, total, what, stream=None):
 class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
-    def __init__(self, folder, rows, step, total, batch_size, stream=None):
-        """Continues a log of these rows at `step`: those beyond it are cut, as they will be made again."""
-        from tensorboardX import SummaryWriter
-
-        rows = [row for row in rows if row["step"] <= step and row["split"] != "test"]
+    def __init__(self, folder, step, total, batch_size, stream=None):
+        """Continues the log of a run at `step`; metrics.jsonl has been cut back to it."""
         self.path, self.total, self.batch_size, self.shown = folder / "metrics.jsonl", total, batch_size, 0.0
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         self.stream = stream or sys.stderr
         self.rate = 0.0  # examples a second, without the time to compile
         self.bar = None
@@ -45,13 +42,15 @@ class Log:
             self.bar = Progress(*columns, console=Console(file=self.stream), transient=False)
             self.bar.start()
             self.task = self.bar.add_task("training", total=total, completed=step, text="")
+        self.tensorboard = _Tensorboard(folder / "tensorboard", step, self.say)
 
     def row(self, step, split, values):
         """One row: each (step, split) once."""
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        for name, value in values.items():
-            self.tensorboard.add_scalar(f"{split}/{name}", value, step)
+        from tensorboardX import summary
+
+        self.tensorboard.write(step, *(summary.scalar(f"{split}/{name}", value) for name, value in values.items()))
         if split != "train":
             self.say(f"step {step}  {split}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
         else:
@@ -74,13 +73,71 @@ class Log:
             print(text, file=self.stream, flush=True)
 
     def text(self, name, content):
-        self.tensorboard.add_text(name, content, 0)
+        from tensorboardX import summary
+
+        self.tensorboard.write(0, summary.text(name, content))
 
     def image(self, name, image):
         """uint8[H, W, 3]."""
-        self.tensorboard.add_image(name, image, 0, dataformats="HWC")
+        from tensorboardX import summary
+
+        self.tensorboard.write(0, summary.image(name, image, dataformats="HWC"))
 
     def close(self):
         if self.bar:
             self.bar.stop()
         self.tensorboard.close()
+
+
+class _Tensorboard:
+    """An event file, written and flushed by whoever logs: tensorboardX's own writer hands events to a thread, which
+    loses them where the process is killed, and holds the process for ever where the disk is full.
+
+    It is for the eye, metrics.jsonl is the record: what cannot be written here is said once, and stops nothing.
+    """
+
+    def __init__(self, folder, step, say):
+        """Of a run that goes on at `step`: what an older file has beyond it is no longer shown."""
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+
+        now = time.time_ns()  # sorted by name, and two starts within a second have two
+        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{now % 10**9:09d}"
+        self.folder, self.say, self.records = folder, say, None
+        with self._allowed_to_fail():
+            folder.mkdir(exist_ok=True)
+            self.records = RecordWriter(str(folder / name))
+            self._append(Event(file_version="brain.Event:2"))
+            if step:
+                self._append(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self.records.flush()
+
+    def write(self, step, *summaries):
+        from tensorboardX.proto.event_pb2 import Event
+
+        if self.records is None:
+            return
+        with self._allowed_to_fail():
+            for summary in summaries:
+                self._append(Event(step=step, summary=summary))
+            self.records.flush()
+
+    def _append(self, event):
+        event.wall_time = time.time()
+        self.records.write(event.SerializeToString())
+
+    @contextlib.contextmanager
+    def _allowed_to_fail(self):
+        try:
+            yield
+        except OSError as error:
+            records, self.records = self.records, None
+            with contextlib.suppress(OSError):  # closing writes what is left
+                if records is not None:
+                    records.close()
+            self.say(f"{self.folder}: cannot be written: {error.strerror}; the run goes on without TensorBoard")
+
+    def close(self):
+        if self.records is not None:
+            with self._allowed_to_fail():
+                self.records.close()

@@ -3,9 +3,7 @@
 import collections
 import contextlib
 import json
-import math
 import resource
-import signal
 import sys
 import time
 
@@ -13,17 +11,16 @@ import jax
 import numpy as np
 
 from research import config as configs
-from research import metrics, pictures, runs, sharding
+from research import metrics, pictures, runs, sharding, signals
 from research.checkpoint import Checkpoints, warm_start
-from research.data.batches import eval_batches, read, stack, train_batches
+from research.data.batches import read, stack, train_batches
 from research.data.order import step_examples
 from research.errors import UserError
+from research.evaluation import IN_FLIGHT, evaluate
 from research.log import Log
 from research.randomness import run_key
 from research.setup import prepare, resolve, summary
 from research.train_step import eval_variables, make_eval_step, make_train_step
-
-IN_FLIGHT = 8  # dispatches; a deeper queue of collectives deadlocks XLA's CPU devices
 
 
 def train(config, workdir, *, file="", size="", devices=None):
@@ -49,7 +46,12 @@ def train(config, workdir, *, file="", size="", devices=None):
         warm_start(variables, config.init_from)  # raises where nothing matches, before anything is written
     in_memory = {base for split in setup.splits.values() if split.arrays is not None for base in split.arrays}
     data = runs.describe_data(setup.dataset, sorted(in_memory))
-    with runs.claim(workdir, setup.config, file, size, data, setup.dataset.tokenizer) as folder, _signals() as stop:
+    with runs.lock(workdir) as folder, signals.caught() as stop:
+        # Looked at again under the lock: another process may have been here since.
+        finished = runs.check(workdir, config)
+        if finished is not None:
+            return finished
+        runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer)
         checkpoints = None
         try:
             checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
@@ -69,52 +71,31 @@ def train(config, workdir, *, file="", size="", devices=None):
     return result
 
 
-def evaluate(setup, variables, role, eval_step=None):
-    """Metrics of a split, each example counted once: {name: float}."""
-    eval_step = eval_step or make_eval_step(setup.model, setup.task, setup.mesh)
-    parts = setup.mesh.devices.size
-    size = -(-min(setup.config.data.eval_batch_size, len(setup.splits[role])) // parts) * parts
-    total, kept, pending = {}, collections.defaultdict(list), collections.deque()
-
-    def fetch():
-        nonlocal total
-        mask, (sums, arrays) = pending.popleft()
-        sums, arrays = jax.device_get((sums, arrays))
-        total = metrics.add(total, sums)
-        for name, array in arrays.items():
-            kept[name].append(array[mask > 0])
-
-    for batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
-        pending.append((batch["mask"], eval_step(variables, batch)))
-        if len(pending) >= IN_FLIGHT:
-            fetch()
-    while pending:
-        fetch()
-    return metrics.means(total) | setup.task.score({name: np.concatenate(parts) for name, parts in kept.items()})
-
-
 def _train(setup, folder, checkpoints, stop, began):
     times = setup.times
     restored = checkpoints.restore(setup.abstract)
-    start = restored[0] if restored else 0
-    log = Log(folder, runs.read_rows(folder), start, times["train"], setup.config.data.batch_size)
+    progress = restored[2] if restored else _no_progress()
+    lost = runs.cut_rows(folder, progress["step"], progress["due"])
+    log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size)
     try:
-        for line in [*summary(setup.abstract.params), *_notes(setup, streamed=False)]:
+        for line in [*summary(setup.abstract.params), *lost, *_notes(setup, streamed=False)]:
             log.say(line)
         if restored:
-            _, state, progress = restored
-            log.say(f"going on from step {start} of {folder}")
-        else:
-            state, progress = _begin(setup, log), _no_progress()
+            log.say(f"going on from step {progress['step']} of {folder}")
+        state = restored[1] if restored else _begin(setup, log)
+        del restored  # or its state would stay beside the best one below
         eval_step = make_eval_step(setup.model, setup.task, setup.mesh)
         state, progress = _steps(setup, state, progress, checkpoints, log, eval_step, stop, began)
-        best = progress["best_step"]
+        best, variables = progress["best_step"], eval_variables(state)
         if best != progress["step"]:
-            checkpoints.manager.wait_until_finished()
-            state, _ = checkpoints.restore_step(best, setup.abstract)
+            del state, variables  # first: a run that fills its device has no room for a second one
+            checkpoints.wait()
+            variables = checkpoints.variables(best, sharding.replicated(setup.mesh))
         found = {"validation": progress["best"]}
         if "test" in setup.splits:
-            found["test"] = evaluate(setup, eval_variables(state), "test", eval_step)
+            found["test"] = evaluate(setup, variables, "test", eval_step, step=best, stop=stop)
+            if found["test"] is None:
+                raise signals.stopped(stop, folder, progress["step"])
             log.row(best, "test", found["test"])
         for line in _notes(setup, streamed=True):
             log.say(line)
@@ -129,7 +110,7 @@ def _train(setup, folder, checkpoints, stop, began):
             "first_step_seconds": progress["first_step_seconds"],
             "data_wait_fraction": progress["wait_seconds"] / seconds,
             "peak_memory_bytes": _peak_memory(),
-            "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+            "parameters": sum(x.size for x in jax.tree.leaves(setup.abstract.params)),
         }
     finally:
         log.close()
@@ -149,9 +130,8 @@ def _begin(setup, log):
         variables = sharding.place(variables, sharding.replicated(setup.mesh))
         log.say(f"init_from {setup.config.init_from}: {len(matched)} taken: {', '.join(matched)}")
         log.say(f"init_from {setup.config.init_from}: {len(missed)} not taken: {', '.join(missed) or '-'}")
-        params = variables.pop("params")
-        ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, params)  # a copy: the state is donated
-        state = state._replace(params=params, model_state=variables, ema=ema)
+        ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
+        state = state._replace(params=variables.pop("params"), model_state=variables, ema=ema)
     text = json.dumps(configs.to_json(setup.config), indent=2)
     log.text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # four spaces: Markdown's code
     split = setup.splits["train"]
@@ -163,91 +143,111 @@ def _begin(setup, log):
 
 def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
     """Trains from progress["step"] to the end, an early stop or a signal; returns state and progress."""
-    config, times, size = setup.config, setup.times, setup.config.data.batch_size
-    train_step = make_train_step(setup.model, setup.task, setup.optimizer, config, setup.mesh)
-    step, pending, stacked = progress["step"], collections.deque(), config.train.steps_per_call > 1
-    k = min(config.train.steps_per_call, times["eval"], times["train"])
-    split, processes = setup.splits["train"], (jax.process_index(), jax.process_count())
-    batches = train_batches(split, config.seed, size, step, times["train"], *processes)
-    key = sharding.place(run_key(config.seed), sharding.replicated(setup.mesh))
-    before, first, mark, timed_from = progress["seconds"], True, time.monotonic(), step
-
-    while step < times["train"] and not progress["stopped_early"]:
+    config, times, start, before = setup.config, setup.times, progress["step"], progress["seconds"]
+    advance, new = _make_advance(setup, start), False  # whether there is anything that no checkpoint holds
+    while True:
+        step = progress["step"]
+        if progress["due"]:
+            values = evaluate(setup, eval_variables(state), "validation", eval_step, step=step, stop=stop)
+            if values is not None:
+                log.row(step, "validation", values)
+                _judge(values, progress, config)
+                new = True
+        progress["seconds"] = before + time.monotonic() - began
+        stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
+        over = step >= times["train"] or progress["stopped_early"]
+        if new and (step % times["checkpoint"] == 0 or step == progress["best_step"] or stopping or over):
+            checkpoints.save(step, state, progress)
+            new = False
+        if stopping:
+            raise signals.stopped(stop, log.path.parent, step)
+        if over:
+            progress["seconds"] = before
+            return state, progress
         boundary = min(_next(step, times["eval"]), _next(step, times["checkpoint"]), times["train"])
-        count = min(k, boundary - step)
-        asked = time.monotonic()
+        state = _to(boundary, setup, state, progress, advance, log, stop, began if step == start else None)
+        reached = progress["step"]
+        if reached > step:
+            progress["due"] = reached % times["eval"] == 0 or reached == times["train"]
+            progress["validation"], new = None, True
+
+
+def _make_advance(setup, start):
+    """advance(state, step, boundary) -> state, steps done, their metrics, seconds waited for data: one dispatch."""
+    config, times = setup.config, setup.times
+    train_step = make_train_step(setup.model, setup.task, setup.optimizer, config, setup.mesh)
+    own = (start, times["train"], jax.process_index(), jax.process_count())
+    batches = train_batches(setup.splits["train"], config.seed, config.data.batch_size, *own)
+    key = sharding.place(run_key(config.seed), sharding.replicated(setup.mesh))
+    stacked = config.train.steps_per_call > 1
+    k = min(config.train.steps_per_call, times["eval"], times["train"])
+
+    def advance(state, step, boundary):
+        count, asked = min(k, boundary - step), time.monotonic()
         batch = stack([next(batches) for _ in range(count)], k) if stacked else next(batches)
-        progress["wait_seconds"] += 0.0 if first else time.monotonic() - asked
+        waited = time.monotonic() - asked
         state, measured = train_step(state, batch, key, *((count,) if stacked else ()))
+        return state, count, measured, waited
+
+    return advance
+
+
+def _to(boundary, setup, state, progress, advance, log, stop, began):
+    """Trains to a step, or to where a signal comes before it, and logs what it fetches. Returns the state.
+
+    `began` is when the process did, where its first step is among these: compiling is no part of the rates.
+    """
+    size, every = setup.config.data.batch_size, setup.config.log.every_steps
+    step, pending, mark, timed_from = progress["step"], collections.deque(), time.monotonic(), progress["step"]
+
+    def fetch():
+        at, count, measured = pending.popleft()
+        jax.block_until_ready(measured)
+        if at + count > timed_from:
+            log.rate = (at + count - timed_from) * size / (time.monotonic() - mark)
+        _fetch(at, count, measured, progress, log, every)
+
+    while step < boundary and not stop:
+        state, count, measured, waited = advance(state, step, boundary)
         pending.append((step, count, measured))
         step += count
-        if first:
-            jax.block_until_ready(measured)  # compiling is no part of the rates
+        if began is not None:
+            jax.block_until_ready(measured)
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
-            first, mark, timed_from = False, time.monotonic(), step
-        stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
-        while pending and (len(pending) >= IN_FLIGHT or step == boundary or stopping):
-            done = pending[0][0] + pending[0][1]
-            jax.block_until_ready(pending[0][2])
-            if done > timed_from:
-                log.rate = (done - timed_from) * size / (time.monotonic() - mark)
-            _fetch(pending.popleft(), progress, log, config.log.every_steps)
-        if step != boundary and not stopping:
-            continue
-        progress["step"] = step
-        progress["train_seconds"] += time.monotonic() - mark
-        progress["timed_examples"] += (step - timed_from) * size
-        if step % times["eval"] == 0 or step == times["train"]:
-            values = evaluate(setup, eval_variables(state), "validation", eval_step)
-            log.row(step, "validation", values)
-            _judge(values, progress, config)
-        progress["seconds"] = before + time.monotonic() - began
-        if (
-            step % times["checkpoint"] == 0
-            or step == times["train"]
-            or step == progress["best_step"]
-            or stopping
-            or progress["stopped_early"]
-        ):
-            checkpoints.save(step, state, progress)
-        if stopping:
-            raise UserError(
-                128 + stop[0],
-                f"{log.path.parent}: stopped at step {step} by {signal.Signals(stop[0]).name}; "
-                f"the state was saved, the same command goes on",
-            )
-        mark, timed_from = time.monotonic(), step
-    progress["seconds"] = before
-    return state, progress
+            began, mark, timed_from, waited = None, time.monotonic(), step, 0.0
+        progress["wait_seconds"] += waited
+        if len(pending) >= IN_FLIGHT:
+            fetch()
+    while pending:
+        fetch()
+    progress["step"] = step
+    progress["train_seconds"] += time.monotonic() - mark
+    progress["timed_examples"] += (step - timed_from) * size
+    return state
 
 
-def _fetch(dispatch, progress, log, every):
-    """Metrics of a dispatch to the window that the next row sums up."""
-    step, count, measured = dispatch
+def _fetch(step, count, measured, progress, log, every):
+    """Metrics of a dispatch of steps step + 1 ... step + count to the window that the next row sums up."""
     measured = {name: np.reshape(np.stack(pair), (2, -1)) for name, pair in jax.device_get(measured).items()}
     for i in range(count):
         step += 1
         sums = {name: (float(pair[0, i]), float(pair[1, i])) for name, pair in measured.items()}
-        for name in ("loss", "gradient_norm", "update_norm"):
-            if not math.isfinite(sums[name][0]):
-                raise UserError(
-                    6,
-                    f"{log.path.parent}: step {step}: {name} is {sums[name][0]}; a lower "
-                    f"config.optimizer.learning_rate or a config.optimizer.clip_norm may help",
-                )
+        where = f"{log.path.parent}: step {step}"
+        metrics.check_finite({name: sums[name][0] for name in ("loss", "gradient_norm", "update_norm")}, where)
         progress["window"] = metrics.add(progress["window"], sums)
         if step % every == 0 or step == log.total:
-            log.row(step, "train", metrics.means(progress["window"]))
+            values = metrics.means(progress["window"])
+            metrics.check_finite(values, where)
+            log.row(step, "train", values)
             progress["window"] = {}
 
 
 def _judge(values, progress, config):
     """Whether an evaluation is the best so far, and whether to stop."""
+    progress["validation"], progress["due"] = values, False
     value = values[config.eval.metric]
     if metrics.is_better(value, (progress["best"] or {}).get(config.eval.metric), config.eval.direction):
         progress["best"], progress["best_step"] = values, progress["step"]
-    elif progress["best"] is None:
-        raise UserError(6, f"step {progress['step']}: validation {config.eval.metric} is {value}")
     watched = config.train.early_stopping.metric
     if watched is not None:
         if metrics.is_better(values[watched], progress["watched"], metrics.direction_of(watched)):
@@ -261,29 +261,11 @@ def _no_progress():
     """What the loop knows beside the state; saved with it, as JSON."""
     return {
         "step": 0, "best": None, "best_step": None, "watched": None, "patience": 0, "stopped_early": False,
+        "validation": None,  # metrics at this very step, where it was evaluated
+        "due": False,  # whether an evaluation at this step is still to be made: a signal broke it off
         "window": {}, "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0,
         "first_step_seconds": None,
     }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _signals():
-    """A list that a SIGINT or SIGTERM is put into, for the loop to find; a second one acts at once."""
-    received = []
-
-    def handler(number, frame):
-        received.append(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are someone else's
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def _next(step, every):

@@ -2,8 +2,15 @@
 
 import math
 
+from research.errors import UserError
+
+
+def _exp(nats):
+    return math.exp(nats) if nats < 709 else math.inf  # beyond that Python raises
+
+
 # Metrics that are a function of a mean: their sums are of nats.
-OF_MEAN = {"perplexity": math.exp, "bits_per_byte": lambda nats: nats / math.log(2)}
+OF_MEAN = {"perplexity": _exp, "bits_per_byte": lambda nats: nats / math.log(2)}
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 
@@ -20,6 +27,25 @@ def means(total):
     """{name: sum / count, or its function in OF_MEAN}; a name that nothing counted towards is left out."""
     same = lambda mean: mean
     return {name: OF_MEAN.get(name, same)(value / count) for name, (value, count) in sorted(total.items()) if count > 0}
+
+
+def check_finite(values, where):
+    """Nothing but finite numbers goes into a log or a result.
+
+    Args:
+        values: {name: float}.
+        where: what the error begins with: the run, the step, the split.
+
+    Raises:
+        UserError: 6.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                6,
+                f"{where}: {name} is {value}; a lower config.optimizer.learning_rate or a config.optimizer.clip_norm "
+                "may help",
+            )
 
 
 def is_better(value, best, direction):

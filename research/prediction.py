@@ -74,7 +74,9 @@ def top_classes(run, inputs, top):
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
         stacked = np.stack([x for _, x, _ in chunk + chunk[-1:] * (size - len(chunk))])
-        for (name, _, label), probabilities in zip(chunk, jax.device_get(predict(run.variables, {field: stacked}))):
+        for (name, _, label), probabilities in zip(
+            chunk, jax.device_get(predict(run.variables, {field: jax.device_put(stacked)}))
+        ):
             best = np.argsort(-probabilities, kind="stable")[:top]
             row = {"input": name, "top": [{"class": labels[i], "probability": float(probabilities[i])} for i in best]}
             yield row if label is None else {**row, "label": labels[label]}

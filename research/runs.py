@@ -32,7 +32,7 @@ class Run(NamedTuple):
     config: Any  # ConfigDict
     step: int  # of the variables: the best
     model: Any  # Linen module
-    variables: Any  # {"params": ..., collection: ...}, NumPy arrays
+    variables: Any  # {"params": ..., collection: ...}, on the first device
     task: Any  # Task
     spec: Dataset  # what the data said of themselves; without the data
     tokenizer: Any  # research.data.tokenize.Tokenizer, where there is text
@@ -174,8 +174,8 @@ def check_tokenizer(init_from, tokenizer):
 
 
 @contextlib.contextmanager
-def claim(workdir, config, file, size, data, tokenizer=None):
-    """Takes the folder's lock and writes config.json, tokenizer.json and an entry of manifest.json; holds it within.
+def lock(workdir):
+    """Makes the folder and holds its lock within; what was known of the folder before may no longer be so.
 
     Raises:
         UserError: 7 where another process holds it, 5 where it cannot be written.
@@ -183,25 +183,39 @@ def claim(workdir, config, file, size, data, tokenizer=None):
     folder = pathlib.Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        file = (folder / "lock").open("a+")
     except OSError as error:
         raise UserError(5, f"{folder}: cannot be written: {error.strerror}") from error
-    with lock:
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            lock.seek(0)
-            raise UserError(7, f"{folder}: being written by process {lock.read().strip() or 'unknown'}") from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
-        write_json(folder / "config.json", saved)
-        if tokenizer is not None:
-            write_text(folder / "tokenizer.json", tokenizer.json)
-        starts = read_json(folder / "manifest.json") or []
-        write_json(folder / "manifest.json", [*starts, _manifest(data)])
+            file.seek(0)
+            raise UserError(7, f"{folder}: being written by process {file.read().strip() or 'unknown'}") from None
+        try:
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        except OSError as error:
+            raise UserError(5, f"{folder / 'lock'}: cannot be written: {error.strerror}") from error
         yield folder
+
+
+def begin(folder, config, file, size, data, tokenizer=None):
+    """Writes config.json, tokenizer.json and an entry of manifest.json; the lock is held, and `check` was passed.
+
+    Raises:
+        UserError: 2 where another process has put another tokenizer there since, 5 where it cannot be written.
+    """
+    kept = read_tokenizer(folder)
+    if kept is not None and tokenizer is not None and kept.digest != tokenizer.digest:
+        raise UserError(2, f"{folder}: another process has begun this run since; the same command goes on with it")
+    saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
+    write_json(folder / "config.json", saved)
+    if tokenizer is not None:
+        write_text(folder / "tokenizer.json", tokenizer.json)
+    starts = read_json(folder / "manifest.json") or []
+    write_json(folder / "manifest.json", [*starts, _manifest(data)])
 
 
 def _manifest(data):
@@ -262,24 +276,57 @@ def write_json(path, data):
 
 def write_text(path, text):
     """Written beside and renamed: a reader sees the old file or the new one."""
+    beside = None
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
         ) as file:
+            beside = file.name
             file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
     except OSError as error:
+        if beside is not None:
+            pathlib.Path(beside).unlink(missing_ok=True)
         raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error
 
 
 def read_rows(folder):
-    """metrics.jsonl as a list; a last line that was cut off in writing is left out."""
+    """metrics.jsonl as a list; a line that is no row, as one that was cut off in writing, is left out."""
+    return [row for row in _lines(folder) if row is not None]
+
+
+def cut_rows(folder, step, due):
+    """Cuts metrics.jsonl back to a step: what is beyond it will be made again, as will the test row.
+
+    Args:
+        due: whether the evaluation at the step itself will be made again, too.
+
+    Returns:
+        lines for a person: on rows before the step that are lost, and where there are rows but no step to go on from.
+    """
+    path, found = pathlib.Path(folder) / "metrics.jsonl", _lines(folder)
+    here = lambda row: row["step"] < step or (row["step"] == step and not (due and row["split"] == "validation"))
+    kept = [i for i, row in enumerate(found) if row is not None and row["split"] != "test" and here(row)]
+    lost = [i + 1 for i in range(max(kept, default=0)) if found[i] is None]
+    write_text(path, "".join(json.dumps(found[i]) + "\n" for i in kept))
+    says = [f"{path}: line {i} is no row of ours, and is left out" for i in lost]
+    beyond = [row["step"] for row in found if row is not None]
+    if step == 0 and beyond:
+        says.append(f"{path}: has rows up to step {max(beyond)}, but there is no checkpoint: beginning again at step 0")
+    return says
+
+
+def _lines(folder):
+    """The rows of metrics.jsonl, None for each line that is none."""
     path = pathlib.Path(folder) / "metrics.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):
+
+    def parse(line):
+        try:
             row = json.loads(line)
-            if isinstance(row, dict) and {"step", "split"} <= set(row):
-                rows.append(row)
-    return rows
+        except ValueError:
+            return None
+        ours = isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("split"), str)
+        return row if ours else None
+
+    return [parse(line) for line in path.read_bytes().split(b"\n") if line] if path.is_file() else []

@@ -76,7 +76,7 @@ def prepare(config, dataset, mesh):
 
 
 def prepare_evaluation(config, split, tokenizer=None):
-    """The Setup in which research.loop.evaluate finds one split, under the name `split` itself.
+    """The Setup in which research.evaluation.evaluate finds one split, under the name `split` itself.
 
     Args:
         config: of a run, complete.

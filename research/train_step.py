@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
     params: Any  # float32, whatever the model computes in
     opt_state: Any
     model_state: Any  # {collection: ...} that the model changes itself, as batch statistics; {} where none
-    ema: Any  # average of params that evaluation reads; None where off
+    ema: Any  # averages {"params": ..., collection: ...}, which evaluation then reads; None where off
 
 
 def make_init(model, task, spec, config, optimizer):
@@ -35,7 +35,7 @@ def make_init(model, task, spec, config, optimizer):
         inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in task.inputs(spec, config).items()}
         variables = model.init({"params": fold(key, "init")}, **inputs, train=False)
         params = variables.pop("params")
-        ema = None if config.train.ema is None else jax.tree.map(jnp.copy, params)
+        ema = None if config.train.ema is None else jax.tree.map(jnp.copy, {"params": params, **variables})
         return TrainState(jnp.int32(0), params, optimizer.init(params), variables, ema)
 
     return init
@@ -148,8 +148,8 @@ def make_update(model, task, optimizer, config, axis):
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
-        if ema is not None:
-            ema = jax.tree.map(lambda average, new: average + (1 - config.train.ema) * (new - average), ema, params)
+        if ema is not None:  # of batch statistics too: those of the parameters are not those of their average
+            ema = jax.tree.map(partial(_averaged, config.train.ema), ema, {"params": params, **model_state})
         measured = {
             "gradient_norm": optax.tree.norm(gradient),
             "parameter_norm": optax.tree.norm(state.params),
@@ -186,8 +186,8 @@ def example_keys(key, shard, rows):
 
 
 def eval_variables(state):
-    """What evaluation reads of a state: the average of the parameters where it is kept."""
-    return {"params": state.params if state.ema is None else state.ema, **state.model_state}
+    """What evaluation reads of a state: the averages where they are kept."""
+    return {"params": state.params, **state.model_state} if state.ema is None else state.ema
 
 
 def _run_steps(update, state, batches, key, count):
@@ -208,6 +208,11 @@ def _run_steps(update, state, batches, key, count):
 def _loss(terms, counts):
     """Sum over the terms of sum / count; a count of 0 makes a term 0, and its gradient too."""
     return sum(jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items())
+
+
+def _averaged(decay, average, new):
+    """An exponential moving average; of a counter or another integer the new value."""
+    return average + (1 - decay) * (new - average) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
 def _deal(x, parts):

@@ -87,7 +87,7 @@ def _translate(run, task, rows):
     for start in range(0, len(rows), size):
         chunk = rows[start : start + size]
         padded = np.concatenate([chunk, chunk[-1:].repeat(size - len(chunk), axis=0)])  # one shape, one program
-        found = jax.device_get(predict(run.variables, padded))
+        found = jax.device_get(predict(run.variables, jax.device_put(padded)))
         for tokens, scores in zip(found["tokens"][: len(chunk)], found["scores"]):
             lengths = (tokens != run.tokenizer.pad).sum(axis=1)
             kept = zip(tokens, scores, lengths)

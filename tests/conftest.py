@@ -259,6 +259,52 @@ def assert_same_numbers(a, b, tolerance=1e-6):
         )
 
 
+def read_events(folder):
+    """What TensorBoard shows of a folder of event files: {(step, tag): float}, what a resume made anew once."""
+    import struct
+
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    shown = {}
+    for path in sorted(folder.glob("events*")):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (size,) = struct.unpack_from("<Q", data, at)
+            event = Event.FromString(data[at + 12 : at + 12 + size])
+            at += 16 + size
+            if event.session_log.status == SessionLog.START:
+                shown = {(step, tag): value for (step, tag), value in shown.items() if step < event.step}
+            for value in event.summary.value:
+                if value.WhichOneof("value") == "simple_value":
+                    shown[event.step, value.tag] = value.simple_value
+    return shown
+
+
+def assert_curve_is_whole(folder):
+    """TensorBoard shows each row of metrics.jsonl, and nothing else."""
+    from research import runs
+
+    rows = {
+        (row["step"], f"{row['split']}/{name}"): np.float32(value)
+        for row in runs.read_rows(folder)
+        for name, value in row.items()
+        if name not in ("step", "split")
+    }
+    assert read_events(folder / "tensorboard") == rows
+
+
+@pytest.fixture
+def full_disk():
+    """full_disk(n): from now on no file of this process may grow beyond n bytes; undone after the test."""
+    import resource
+    import signal
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda n: resource.setrlimit(resource.RLIMIT_FSIZE, (n, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
 def run_script(module, *arguments):
     """The script in this process: its exit code."""
     import importlib

@@ -9,9 +9,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits, assert_same_numbers, make_config, make_setup
+from conftest import assert_curve_is_whole, assert_same_bits, assert_same_numbers, make_config, make_setup
 
-from research import loop, runs
+from research import evaluation, loop, runs
 from research.checkpoint import Checkpoints
 from research.errors import UserError
 from research.log import Log
@@ -76,6 +76,68 @@ def test_resumed_run_equals_unbroken_run(tmp_path, monkeypatch, parallel, device
     assert_same_bits(b[1], a[1])
     assert (tmp_path / "b" / "metrics.jsonl").read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
     assert resumed["metrics"] == unbroken["metrics"] and resumed["best_step"] == unbroken["best_step"]
+    assert_curve_is_whole(tmp_path / "b")
+
+
+@pytest.mark.parametrize("at", [("validation", 8), ("validation", 12), ("test", 12)], ids=str)
+def test_a_signal_in_an_evaluation_saves_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, at):
+    options = {"data__eval_batch_size": 4, "train__early_stopping__metric": "loss", "checkpoint__keep": 1}
+    unbroken = train(tmp_path / "a", **options)
+    calls, batches = [], evaluation.eval_batches
+
+    def signal_in_the_middle(split, size, *processes):
+        calls.append("test" if split.text.startswith("test") else "validation")
+        for i, batch in enumerate(batches(split, size, *processes)):
+            if i == 2 and (calls[-1], 4 * calls.count("validation")) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert i < 4 or (calls[-1], 4 * calls.count("validation")) != at, "the rest was evaluated"
+            yield batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "eval_batches", signal_in_the_middle)
+        with pytest.raises(UserError, match=f"stopped at step {at[1]} ") as stopped:
+            train(tmp_path / "b", **options)
+    assert stopped.value.code == 143
+    assert final_state(tmp_path / "b", make_config(**options))[0] == at[1]
+    assert train(tmp_path / "b", **options)["metrics"] == unbroken["metrics"]
+    assert (tmp_path / "b" / "metrics.jsonl").read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    a, b = (final_state(tmp_path / name, make_config(**options)) for name in "ab")
+    assert_same_bits(b[1], a[1])
+    same = ("best", "best_step", "patience", "watched", "due", "step")
+    assert [b[2][name] for name in same] == [a[2][name] for name in same]
+
+
+@pytest.mark.parametrize(
+    "row", ['{"step": "7", "split": "train"}', "[]", '{"step": 7, "spl', '{"step": true, "split": "test"}']
+)
+def test_a_row_that_is_none_of_ours_is_left_out_and_made_again(tmp_path, monkeypatch, capsys, row):
+    options = {"log__every_steps": 1, "train__steps": 20, "eval__every_steps": 10}
+    train(tmp_path / "a", **options)
+    with monkeypatch.context() as patched:
+        stop_at(8, patched)
+        with pytest.raises(UserError, match="stopped at step 10"):
+            train(tmp_path / "b", **options)
+    path = tmp_path / "b" / "metrics.jsonl"
+    path.write_text(path.read_text() + row)
+    train(tmp_path / "b", **options)
+    assert path.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    assert "is no row of ours" not in capsys.readouterr().err
+    (tmp_path / "b" / "result.json").unlink()
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], row, *lines[2:]]) + "\n")
+    train(tmp_path / "b", **options)
+    assert path.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    assert "metrics.jsonl: line 3 is no row of ours" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_rows_as_they_are(tmp_path, full_disk):
+    rows = "".join(json.dumps({"step": step, "split": "train", "loss": 0.5}) + "\n" for step in range(2000))
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    full_disk(8192)
+    with pytest.raises(UserError, match="metrics.jsonl: cannot be written: File too large") as error:
+        runs.cut_rows(tmp_path, 1990, False)
+    assert error.value.code == 5 and (tmp_path / "metrics.jsonl").read_text() == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +254,38 @@ def test_early_stopping_ends_after_its_patience_and_stays_ended(tmp_path):
     assert train(tmp_path, **options)["step"] == 12
 
 
+@pytest.mark.parametrize("split,name", [("validation", "nan"), ("test", "nan"), ("validation", "perplexity")])
+def test_a_metric_that_is_not_finite_is_divergence_and_the_last_good_state_stays(tmp_path, monkeypatch, split, name):
+    build, evaluated = TASKS["classify_images"], []
+
+    def odd(spec, *, label_smoothing: float = 0.0, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)):
+        task = build(spec, label_smoothing=label_smoothing, mean=mean, std=std)
+
+        def score(arrays):
+            evaluated.append(1)
+            wanted = 1 + (2 if split == "validation" else 3)  # one more: what setup asks for the names
+            return {"nan": math.nan if len(evaluated) == wanted and name == "nan" else 1.0}
+
+        def evaluate(model, variables, batch):
+            sums, arrays = task.evaluate(model, variables, batch)
+            return {
+                **sums,
+                "perplexity": (sums["loss"][1] * (710.0 if name == "perplexity" else 1.0), sums["loss"][1]),
+            }, arrays
+
+        return task._replace(score=score, evaluate=evaluate)
+
+    monkeypatch.setitem(TASKS, "classify_images", odd)
+    step = 8 if (split, name) == ("validation", "nan") else 4  # the first evaluation is the best
+    with pytest.raises(UserError, match=rf"step {step}, {split}: {name} is (nan|inf)") as error:
+        train(tmp_path, train__steps=8, log__every_steps=8)
+    assert error.value.code == 6
+    result = runs.read_json(tmp_path / "result.json")
+    assert result["status"] == "diverged" and name in result["reason"]
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*"))
+    assert kept == {("validation", "nan"): [4], ("test", "nan"): [4, 8], ("validation", "perplexity"): []}[split, name]
+
+
 def test_not_finite_ends_with_the_step_and_the_quantity(tmp_path):
     with pytest.raises(UserError, match=r"step \d+: (loss|gradient_norm|update_norm) is (nan|inf)") as error:
         train(tmp_path, optimizer__learning_rate=1e30)
@@ -209,6 +303,37 @@ def test_another_config_in_the_same_folder_is_refused_with_the_paths(tmp_path):
         train(tmp_path, seed=5, optimizer__learning_rate=0.2)
     assert error.value.code == 2
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_folder_is_looked_at_again_under_its_lock(tmp_path, monkeypatch, seed):
+    """Another process makes the run of this or another config between the first look and the lock."""
+    prepare, made = loop.prepare, []
+
+    def slow(*arguments):
+        if not made:
+            made.append(None)
+            made[0] = train(tmp_path, seed=0)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(loop, "prepare", slow)
+    if seed == 0:
+        assert train(tmp_path, seed=0) == made[0]
+        assert len(runs.read_json(tmp_path / "manifest.json")) == 1
+        return
+    with pytest.raises(UserError, match="holds the run of another config: config.seed 0 there, 1 here") as error:
+        train(tmp_path, seed=1)
+    assert error.value.code == 2 and runs.read_config(tmp_path).seed == 0
+    assert runs.read_json(tmp_path / "result.json") == made[0]
+
+
+def test_a_run_whose_checkpoints_are_gone_says_that_it_begins_again(tmp_path, capsys):
+    first = train(tmp_path)
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert train(tmp_path)["metrics"] == first["metrics"]
+    said = "has rows up to step 12, but there is no checkpoint: beginning again at step 0"
+    assert said in capsys.readouterr().err
 
 
 def test_a_folder_that_another_process_writes_is_refused(tmp_path):
@@ -277,7 +402,7 @@ def test_warm_start_takes_what_matches_and_lists_the_rest(tmp_path, capsys):
     found = runs.load(tmp_path / "c").variables["params"]
     assert_same_bits(found["head"], taken["head"])
     assert not np.array_equal(found["Conv_0"]["kernel"], taken["Conv_0"]["kernel"])
-    with pytest.raises(UserError, match="nothing in .* matches") as error:
+    with pytest.raises(UserError, match="nothing here is called nowhere") as error:
         train(tmp_path / "d", init_from=f"{tmp_path / 'a'}:nowhere", train__steps=1)
     assert error.value.code == 2 and not (tmp_path / "d").exists()
 

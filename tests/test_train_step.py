@@ -229,14 +229,15 @@ def test_frozen_parameters_stand_still_and_factors_scale_updates():
 def test_ema_is_the_average_and_evaluation_reads_it():
     from research.train_step import eval_variables
 
-    setup = make_setup(train__ema=0.75)
+    setup = make_setup(train__ema=0.75, model__name="normed")
     state, step = start(setup)
-    expected = jax.device_get(state.params)
+    own = lambda state: jax.device_get({"params": state.params, **state.model_state})
+    expected = own(state)
     for batch in batches_of(setup, 3):
         state, _ = step(state, batch, run_key(0))
-        expected = jax.tree.map(lambda average, new: 0.75 * average + 0.25 * np.asarray(new), expected, state.params)
-    assert_same_numbers(state.ema, expected)
-    assert_same_bits(eval_variables(state)["params"], state.ema)
+        expected = jax.tree.map(lambda average, new: 0.75 * average + 0.25 * new, expected, own(state))
+    assert_same_numbers(state.ema, expected)  # batch statistics too
+    assert_same_bits(eval_variables(state), state.ema)
 
 
 def test_bfloat16_computes_and_float32_accumulates():

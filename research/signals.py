@@ -1,0 +1,35 @@
+"""SIGINT and SIGTERM as the loop takes them: a first one is noted and the state saved, a second one acts at once."""
+
+import contextlib
+import signal
+
+from research.errors import UserError
+
+
+@contextlib.contextmanager
+def caught():
+    """A list that a SIGINT or SIGTERM is put into, for the loop to find; a second one acts at once."""
+    received = []
+
+    def handler(number, frame):
+        received.append(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    try:
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are someone else's
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def stopped(received, folder, step):
+    """The error that a run ends with which a signal stopped."""
+    return UserError(
+        128 + received[0],
+        f"{folder}: stopped at step {step} by {signal.Signals(received[0]).name}; the state was saved, the same "
+        "command goes on",
+    )

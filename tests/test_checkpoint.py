@@ -1,0 +1,191 @@
+"""What was saved is read, on any devices, or refused: never another step in silence, never more than is wanted."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from conftest import ROOT, make_config, make_setup
+
+from research import loop, prediction, runs
+from research.checkpoint import Checkpoints, read_best, warm_start
+from research.errors import UserError
+from research.evaluation import evaluate
+from research.setup import prepare_evaluation
+
+# The first evaluation is the best, and step 8 neither the best nor the newest: a wrong step has other numbers.
+OPTIONS = {"model__name": "normed", "train__ema": 0.9, "eval__direction": "min"}
+
+
+def train(folder, devices=1, **overrides):
+    return loop.train(make_config(**{**OPTIONS, **overrides}), folder, devices=jax.devices()[:devices])
+
+
+READ = """
+import json, sys
+from research import runs
+from research.evaluation import evaluate
+from research.setup import prepare_evaluation
+for folder in sys.argv[1:]:
+    run = runs.load(folder)
+    setup = prepare_evaluation(run.config, "validation")
+    print(json.dumps([setup.mesh.devices.size, run.step, evaluate(setup, run.variables, "validation")]))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Runs on several numbers of devices in both modes: {folder: result}."""
+    place = tmp_path_factory.mktemp("devices")
+    kinds = [("jit", 1), ("jit", 4), ("pmap", 8), ("pmap", 2)]
+    own = {"model__name": "cnn", "model__layers": ("conv4", "dense8")}  # known to any process
+    return {f"{place}/{mode}{n}": train(place / f"{mode}{n}", n, train__parallel=mode, **own) for mode, n in kinds}
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_run_of_any_devices_is_read_alike_on_any_others(trained, devices):
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *trained], env={**os.environ, **flags}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for line, result in zip(done.stdout.splitlines(), trained.values(), strict=True):
+        n, step, metrics = json.loads(line)
+        assert n == devices and step == result["best_step"] == 4
+        assert metrics == pytest.approx(result["metrics"]["validation"], rel=1e-6)
+    assert "in its place" not in done.stderr
+
+
+def test_a_run_of_other_devices_is_read_here(trained):
+    for folder, result in trained.items():
+        run = runs.load(folder)
+        assert run.step == 4
+        setup = prepare_evaluation(run.config, "validation")
+        assert setup.mesh.devices.size == 8
+        found = evaluate(setup, run.variables, "validation")
+        assert found == pytest.approx(result["metrics"]["validation"], rel=1e-6)
+        _, matched, missed = warm_start(run.variables, folder)
+        assert matched and not missed
+
+
+def test_evaluation_reads_the_average_alone_and_never_the_moments(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    train(tmp_path / "ema", optimizer__name="adam")
+    train(tmp_path / "plain", optimizer__name="adam", train__ema=None)
+    asked, restore = [], ocp.CheckpointManager.restore
+
+    def spy(self, step, args):
+        asked.extend(sorted(args["state"].item) if "state" in args.keys() else [])
+        return restore(self, step, args=args)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", spy)
+    read_best(tmp_path / "ema")
+    assert asked == ["ema"]
+    read_best(tmp_path / "plain")
+    assert asked[1:] == ["model_state", "params"]
+
+
+def test_the_final_state_is_freed_before_the_best_is_read(tmp_path, monkeypatch):
+    width, read, alive = 251, Checkpoints.variables, []
+    kernels = lambda: sum(x.shape == (64, width) for x in jax.live_arrays())
+
+    def spy(self, step, sharding=None):
+        alive.append(kernels())
+        return read(self, step, sharding)
+
+    monkeypatch.setattr(Checkpoints, "variables", spy)
+    options = {"model__name": "mlp", "model__widths": (width,), "optimizer__name": "adam", "train__ema": 0.9}
+    first = train(tmp_path, **options)
+    assert first["best_step"] == 4 and alive == [0]
+    (tmp_path / "result.json").unlink()  # a run that goes on at its very end
+    assert train(tmp_path, **options)["metrics"] == first["metrics"] and alive[-1] == 0
+
+
+def test_variables_of_a_run_are_on_a_device_and_stay_there(tmp_path):
+    train(tmp_path)
+    run = runs.load(tmp_path)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(run.variables))
+    setup = make_setup(8, **OPTIONS)
+    rows = list(prediction.read_split(run, "test"))
+    with jax.transfer_guard_host_to_device("disallow"):
+        evaluate(setup, run.variables, "validation")
+        assert len(list(prediction.top_classes(run, rows, 3))) == 21
+
+
+def flip(folder, step):
+    """One bit of the largest file of a step's state."""
+    blob = max((folder / "checkpoints" / str(step) / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+
+
+def rewrite(folder, step, name, value):
+    """One entry of a step's progress."""
+    (path,) = (folder / "checkpoints" / str(step) / "progress").glob("metadata")
+    content = json.loads(path.read_text())
+    assert content[name] != value
+    path.write_text(json.dumps({**content, name: value}))
+
+
+def test_a_damaged_best_step_is_said_and_the_newest_good_one_takes_its_place(tmp_path, caplog):
+    train(tmp_path)
+    flip(tmp_path, 4)
+    assert runs.load(tmp_path).step == 12
+    assert "step 4: damaged" in caplog.text and "step 12 is read in its place" in caplog.text
+    caplog.clear()
+    (tmp_path / "result.json").unlink()
+    again = train(tmp_path)  # to the end, not into the error that the best step would raise there
+    assert "step 4: damaged" in caplog.text and "going on from step 12, the best is now step 12" in caplog.text
+    assert again["best_step"] == 12 and (tmp_path / "checkpoints" / "12").is_dir()
+    assert (tmp_path / "damaged" / "4").is_dir() and not (tmp_path / "checkpoints" / "4").exists()
+
+
+def test_after_a_damaged_step_the_best_names_a_step_that_is_there(tmp_path, caplog):
+    """Step 12 is the newest and the best, so that the best before it, 8, is gone; then 12 is damaged."""
+    options = {"eval__direction": "max", "checkpoint__every_steps": 2, "checkpoint__keep": 2}
+    first = train(tmp_path, **options)
+    assert first["best_step"] == 12 and {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"10", "12"}
+    flip(tmp_path, 12)
+    (tmp_path / "result.json").unlink()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step, _, progress = checkpoints.restore(make_setup(**{**OPTIONS, **options}).abstract)
+    checkpoints.close()
+    assert step == 10 and progress["best_step"] is None
+    assert "step 12: damaged" in caplog.text and "going on from step 10, the best is now None" in caplog.text
+    assert train(tmp_path, **options)["metrics"] == first["metrics"]  # step 12 is made again
+
+
+@pytest.mark.parametrize("name,value", [("step", 96), ("best_step", 8), ("stopped_early", True), ("patience", 3)])
+def test_a_changed_progress_is_not_trusted(tmp_path, name, value, caplog):
+    first = train(tmp_path)
+    rewrite(tmp_path, 12, name, value)
+    (tmp_path / "result.json").unlink()
+    assert train(tmp_path)["metrics"] == first["metrics"]
+    assert "step 12: damaged: progress is not what was saved; going on from step 8" in caplog.text
+
+
+def test_a_step_under_another_number_is_not_trusted(tmp_path):
+    train(tmp_path)
+    (tmp_path / "checkpoints" / "12").rename(tmp_path / "checkpoints" / "20")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="step 20: damaged: progress") as error:
+        checkpoints.progress(20)
+    checkpoints.close()
+    assert error.value.code == 4
+
+
+def test_a_prefix_of_init_from_is_a_whole_name(tmp_path):
+    other = {"model__name": "cnn", "train__ema": None, "train__steps": 1, "eval__every_steps": 1}
+    layers = ("conv2x1",) * 11
+    train(tmp_path, **other, model__layers=layers)
+    variables = {"params": make_setup(**{**OPTIONS, **other, "model__layers": layers}).abstract.params}
+    _, matched, missed = warm_start(variables, f"{tmp_path}:Conv_1,head/bias")
+    assert matched == ["params/Conv_1/bias", "params/Conv_1/kernel", "params/head/bias"]
+    assert "params/Conv_10/kernel: not asked for" in missed
+    with pytest.raises(UserError, match="nothing here is called Conv_11; did you mean Conv_1") as error:
+        warm_start(variables, f"{tmp_path}:Conv_1,Conv_11")
+    assert error.value.code == 2
