@@ -53,7 +53,7 @@ def make_optimizer(config, arguments, times):
     return Optimizer(transform.init, update, learning_rate)
 
 
-# Schedules: builders of step -> factor in [0, 1], where step counts from the end of the warm-up.
+# Schedules: builders of step -> factor in [0, 1], where step counts from the end of the warm-up: negative within it.
 
 
 def constant(config, steps, times):
@@ -76,7 +76,7 @@ def cosine(config, steps, times):
 def exponential(config, steps, times):
     """end_factor ** (step / decay): multiplied by end_factor every `decay` steps, once in the run if not given."""
     decay = steps if times["decay"] is None else times["decay"]
-    return lambda step: jnp.power(jnp.float32(config.end_factor), step / max(1, decay))
+    return lambda step: jnp.power(jnp.float32(config.end_factor), jnp.maximum(step, 0) / max(1, decay))
 
 
 def piecewise(config, steps, times):
@@ -114,7 +114,7 @@ def make_schedule(config, times):
     after = SCHEDULES[config.schedule](config, max(1, times["train"] - warmup), times)
 
     def factor(step):
-        return jnp.minimum((step + 1) / (warmup + 1), 1.0) * after(jnp.maximum(step - warmup, 0).astype(jnp.float32))
+        return jnp.minimum((step + 1) / (warmup + 1), 1.0) * after((step - warmup).astype(jnp.float32))
 
     return factor
 
@@ -205,12 +205,12 @@ def muon(
     adam_b1: float = 0.9,
     adam_b2: float = 0.999,
 ):
-    """Jordan et al. 2024: kernels of two axes or of a convolution by Muon, all else by Adam."""
+    """Jordan et al. 2024: kernels by Muon, as matrices from all their axes but the last to the last; else Adam."""
     from optax import contrib
 
     def matrices(params):
-        shapes = {2: contrib.MuonDimensionNumbers((0,), (1,)), 4: contrib.MuonDimensionNumbers((0, 1, 2), (3,))}
-        return jax.tree.map(lambda kernel, p: shapes.get(p.ndim) if kernel else None, is_decayed(params), params)
+        axes = lambda kernel: contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), (kernel.ndim - 1,))
+        return jax.tree.map(lambda role, p: axes(p) if role == "kernel" else None, roles(params), params)
 
     return contrib.muon(
         rate,
@@ -238,16 +238,43 @@ OPTIMIZERS = {
 }
 
 
+ROLES = ("kernel", "embedding", "bias", "scale")
+
+
+def roles(params):
+    """What each parameter is, one of ROLES: its name is the role, or ends with _ and the role.
+
+    A kernel is a matrix, its last axis the outputs and all others the inputs. Decay, Muon and whatever else treats
+    parameters by their kind goes by this.
+
+    Raises:
+        UserError: 2, for a name that says no role.
+    """
+
+    def role(path, _):
+        name = path_of(path).split("/")[-1]
+        for role in ROLES:
+            if name == role or name.endswith(f"_{role}"):
+                return role
+        raise UserError(
+            2,
+            f"config.model.name: the parameter {path_of(path)} has no role; let its name be or end with _ and one of "
+            f"{', '.join(ROLES)}: kernels are decayed, and are Muon's",
+        )
+
+    return jax.tree_util.tree_map_with_path(role, params)
+
+
 def is_decayed(params):
     """True for kernels; biases, scales of norms and embeddings are not decayed."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    return jax.tree.map(lambda role: role == "kernel", roles(params))
 
 
 def rule_factors(params, rules):
     """For each parameter the factor of the first rule that its path matches: 0 is frozen, 1 where none matches.
 
     Raises:
-        UserError: 2, for a rule that matches no parameter.
+        UserError: 2, for a rule that matches no parameter, or rules that leave none to be trained.
     """
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern, _ in rules:
@@ -261,7 +288,10 @@ def rule_factors(params, rules):
     def factor(path, _):
         return next((value for pattern, value in rules if pattern.search(path_of(path))), 1.0)
 
-    return jax.tree_util.tree_map_with_path(factor, params)
+    factors = jax.tree_util.tree_map_with_path(factor, params)
+    if not any(jax.tree.leaves(factors)):
+        raise UserError(2, f"config.optimizer.rules: they freeze all of {', '.join(paths)}: nothing would be trained")
+    return factors
 
 
 def path_of(path):

@@ -1,5 +1,7 @@
 """Models: counts of the papers, own convolutions equal to XLA's, statistics over what the mask shows."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from research.models.convolution import convolve, max_pool
 from research.models.layers import ONE_HOT_LIMIT, Dropout, batch_statistics, embed
 from research.models.resnet import ResNet
 from research.models.vgg import VGG
+from research.optimizers import path_of, roles
 
 RNG = np.random.default_rng(0)
 
@@ -45,6 +48,61 @@ CIFAR = ("conv32", "pool2", "conv64", "pool2", "dense64")
 )
 def test_parameter_count_is_the_papers(model, shape, expected):
     assert count(model, shape) == expected
+
+
+ZEROS, ONES = jnp.zeros((1, 4), int), jnp.ones((1, 4))
+PAIR = {"source": ZEROS, "source_mask": ONES, "before": ZEROS, "mask": ONES}
+TOKENS, IMAGE = {"tokens": ZEROS, "mask": ONES}, {"image": jnp.zeros((1, 32, 32, 3))}
+OF_ROLE = {  # model: its fields, its inputs, and the parameters of each role
+    "cnn": ({"classes": 2, "layers": ("conv2", "dense3")}, IMAGE,
+            {"kernel": "Conv_0/kernel Dense_0/kernel head/kernel", "bias": "Conv_0/bias Dense_0/bias head/bias"}),
+    "glove": ({"vocabulary": 9}, {"row": jnp.zeros(1, int), "column": jnp.zeros(1, int)},
+              {"embedding": "input_embedding output_embedding", "bias": "input_bias output_bias"}),
+    "mlp": ({"classes": 2, "widths": (3,)}, IMAGE,
+            {"kernel": "Dense_0/kernel head/kernel", "bias": "Dense_0/bias head/bias"}),
+    "normed": ({"classes": 2}, IMAGE,
+               {"kernel": "Conv_0/kernel head/kernel", "scale": "Norm_0/scale", "bias": "Norm_0/bias head/bias"}),
+    "recurrent_classifier": (
+        {"vocabulary": 9, "classes": 2, "bidirectional": False}, TOKENS,
+        {"embedding": "embedding", "kernel": "head/kernel rnn/layer0_kernel rnn/layer0_recurrent_kernel",
+         "bias": "head/bias rnn/layer0_bias"}),
+    "recurrent_lm": (
+        {"vocabulary": 9, "layers": 1, "cell": "gru"}, TOKENS,
+        {"embedding": "embedding", "kernel": "head_kernel rnn/layer0_kernel rnn/layer0_recurrent_kernel",
+         "bias": "head_bias rnn/layer0_bias rnn/layer0_recurrent_bias"}),
+    "resnet": ({"classes": 2, "depth": 10, "width": 2}, IMAGE, None),
+    "seq2seq": (
+        {"vocabulary": 9, "layers": 1, "attention": "additive", "bidirectional": True}, PAIR,
+        {"embedding": "source_embedding target_embedding",
+         "kernel": "attention_key_kernel attention_output_kernel attention_query_kernel attention_score_kernel "
+                   "bridge0_0_kernel decoder/layer0_kernel decoder/layer0_recurrent_kernel "
+                   "encoder/layer0_backward_kernel encoder/layer0_backward_recurrent_kernel encoder/layer0_kernel "
+                   "encoder/layer0_recurrent_kernel logits_kernel",
+         "bias": "decoder/layer0_bias decoder/layer0_recurrent_bias encoder/layer0_backward_bias "
+                 "encoder/layer0_backward_recurrent_bias encoder/layer0_bias encoder/layer0_recurrent_bias "
+                 "logits_bias"}),
+    "vgg": ({"classes": 2, "depth": 11, "width": 2, "dense": (3,)}, IMAGE, None),
+    "word_vectors": ({"vocabulary": 9}, {"words": jnp.zeros((1, 8), int), "noise": jnp.zeros((1, 1, 4), int)},
+                     {"embedding": "input_embedding output_embedding"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_role_of_every_parameter_of_every_model(name):
+    fields, inputs, expected = OF_ROLE[name]
+    params = jax.eval_shape(lambda: MODELS[name](**fields).init(jax.random.key(0), **inputs))["params"]
+    found = {}
+    for path, role in jax.tree_util.tree_leaves_with_path(roles(params)):
+        found.setdefault(role, []).append(path_of(path))
+    if expected is None:  # many, and all of the same three kinds of layer
+        own = {role: sorted({path.split("/")[-1] for path in paths}) for role, paths in found.items()}
+        assert own == {role: [role] for role in ("kernel", "scale", "bias")}
+        layers = {re.sub(r"_?\d+$", "", path.split("/")[-2]) for path in found["scale"]}
+        assert layers <= {"Norm", "norm", "norm_shortcut"}
+    else:
+        assert {role: " ".join(paths) for role, paths in found.items()} == expected
+    for path, kernel in jax.tree_util.tree_leaves_with_path(params):
+        assert kernel.ndim >= 2 or path_of(path) not in found.get("kernel", ())
 
 
 def plain(x, kernel, stride, padding):
@@ -160,3 +218,12 @@ def test_embedding_and_its_gradient_are_those_of_the_rows_for_tables_of_numpy_to
     expected = np.zeros_like(table)
     np.add.at(expected, ids, weights)
     assert_same_numbers(jax.grad(lambda table: (embed(table, ids) * weights).sum())(table), expected)
+
+
+def test_an_embedding_is_looked_up_by_a_product_on_a_cpu_alone(monkeypatch):
+    """Elsewhere a product rounds by default: no look-up is exact then."""
+    table, ids = jnp.zeros((ONE_HOT_LIMIT, 4)), jnp.zeros(3, int)
+    lookup = lambda: str(jax.make_jaxpr(lambda ids: embed(table, ids))(ids))
+    assert "dot_general" in lookup() and "gather" not in lookup()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "gather" in lookup() and "dot_general" not in lookup()

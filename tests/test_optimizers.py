@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_same_bits, assert_same_numbers, make_config
+from conftest import assert_same_bits, assert_same_numbers, make_config, make_setup
 
 from research import config as configs
 from research.errors import UserError
-from research.optimizers import OPTIMIZERS, make_optimizer, make_schedule
+from research.optimizers import OPTIMIZERS, make_optimizer, make_schedule, roles
 
 PARAMS = {"layer": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.full((2,), 0.5)}, "norm": {"scale": jnp.ones(2)}}
 GRADIENTS = jax.tree.map(lambda p: jnp.linspace(-1, 2, p.size, dtype=jnp.float32).reshape(p.shape), PARAMS)
@@ -91,6 +91,31 @@ def test_muon_orthogonalises_kernels_and_convolutions_alone():
     assert_same_numbers(update["dense"]["bias"], expected, 1e-5)
 
 
+@pytest.mark.parametrize("model", ["seq2seq", "recurrent_lm", "glove"])
+def test_every_kernel_of_a_recurrent_model_is_decayed_and_muons(model):
+    """None is passed over for its name: layer0_kernel, bridge0_0_kernel, attention_key_kernel, logits_kernel."""
+    data = {} if model != "glove" else {"data__name": "wikitext2_cooccurrences", "task__name": "glove",
+                                        "data__splits__validation": "train[96:127]", "data__splits__test": None,
+                                        "data__min_count": 1, "model__width": 4, "eval__metric": "loss"}  # fmt: skip
+    params = jax.tree.map(
+        lambda x: jnp.asarray(np.random.default_rng(0).normal(size=x.shape), jnp.float32),
+        make_setup(model__name=model, **data).abstract.params,
+    )
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    for name in ("sgd", "adamw", "muon"):
+        (decayed,) = updates(optimizer(name=name, weight_decay=0.1), 1, params, zeros)
+        moved = jax.tree.map(lambda update: bool(np.any(update)), decayed)
+        assert moved == jax.tree.map(lambda role: role == "kernel", roles(params))
+    (update,) = updates(optimizer(name="muon", learning_rate=1.0), 1, params, params)
+    for role, x in zip(jax.tree.leaves(roles(params)), jax.tree.leaves(update)):
+        if role == "kernel":
+            assert np.linalg.svd(np.asarray(x).reshape(-1, x.shape[-1]), compute_uv=False).max() < 1.5 * max(
+                1, (x.shape[-1] / np.prod(x.shape[:-1])) ** 0.5
+            )
+        else:
+            assert np.allclose(np.abs(x[np.asarray(x) != 0]), 1 + 0.9 * 0.1 / (1 - 0.9**2), rtol=0.01)  # Adam's
+
+
 def test_adafactor_keeps_row_and_column_sums_alone():
     params = {"kernel": jnp.ones((256, 128))}
     made = optimizer(name="adafactor", learning_rate=0.1)
@@ -149,6 +174,7 @@ def factors(steps, at, **overrides):
         ("exponential", {"end_factor": 0.25}, [0.2, 0.6, 1, 0.5, 0.25, 0.0625]),
         ("exponential", {"end_factor": 0.5, "decay_steps": 4}, [0.2, 0.6, 1, 0.25, 0.0625, 0.5**8]),
         ("piecewise", {"boundaries_steps": (12, 20), "boundary_factors": (0.5, 0.1)}, [0.2, 0.6, 1, 0.5, 0.1, 0.1]),
+        ("piecewise", {"boundaries_steps": (2, 12), "boundary_factors": (0.5, 0.1)}, [0.2, 0.3, 0.5, 0.1, 0.1, 0.1]),
         ("wsd", {"decay_steps": 16}, [0.2, 0.6, 1, 0.5, 0, 0]),
         ("wsd", {"decay_steps": 4}, [0.2, 0.6, 1, 1, 0, 0]),
     ],
@@ -177,6 +203,20 @@ def test_a_malformed_rule_is_refused(rule):
 def test_a_rule_that_matches_nothing_is_refused_and_the_paths_are_listed():
     with pytest.raises(UserError, match="'nowhere' matches no parameter; the parameters are layer/bias, layer/kernel"):
         optimizer(rules=("nowhere=0.5",)).init(PARAMS)
+
+
+@pytest.mark.parametrize("rules", [(".*=frozen",), ("layer=0", "norm=frozen")])
+def test_rules_that_freeze_everything_are_refused(rules):
+    with pytest.raises(UserError, match="config.optimizer.rules: they freeze all of layer/bias, layer/kernel") as error:
+        optimizer(rules=rules).init(PARAMS)
+    assert error.value.code == 2
+
+
+def test_a_parameter_whose_name_says_no_role_is_refused():
+    for name in ("w", "kernels", "mykernel"):
+        with pytest.raises(UserError, match=f"the parameter layer/{name} has no role") as error:
+            roles({"layer": {name: jnp.ones(2)}})
+        assert error.value.code == 2
 
 
 def test_the_first_rule_that_matches_counts_and_frozen_has_no_moments():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from research import loop, runs, translation
 from research.errors import UserError
+from research.models import seq2seq
 from research.models.rnn import CELLS
 from research.models.seq2seq import Seq2Seq, additive_scores
 from research.tasks.translate import is_equal
@@ -90,6 +91,22 @@ def test_scheduled_sampling_at_rate_zero_is_teacher_forcing_and_at_one_its_own_o
     before = np.concatenate([BEFORE[:, :1], np.argmax(own, axis=-1)[:, :-1]], axis=1)
     expected, _ = step_by_step(model, variables, SOURCE, before)
     assert_same_numbers(own, expected)
+
+
+@pytest.mark.parametrize("sampling_rate,places", [(0.0, 2), (0.5, 4)])  # gaps between layers; embedding and output too
+def test_each_place_and_step_drops_by_a_key_of_its_own(monkeypatch, sampling_rate, places):
+    keys, drop = [], seq2seq.drop
+
+    def spy(key, x, rate):
+        jax.debug.callback(lambda data: keys.append(tuple(data.tolist())), jax.random.key_data(key))
+        return drop(key, x, rate)
+
+    monkeypatch.setattr(seq2seq, "drop", spy)
+    model, variables = build(layers=3, attention="additive", input_feeding=True, dropout=0.5)
+    two = [x[:, :2] for x in inputs()]
+    model.apply(variables, *two, train=True, sampling_rate=sampling_rate, rngs={"dropout": jax.random.key(1)})
+    jax.effects_barrier()
+    assert len(set(keys)) == len(keys) == 2 * places
 
 
 @pytest.mark.parametrize("fields", KINDS[1:], ids=str)

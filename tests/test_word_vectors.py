@@ -91,18 +91,20 @@ def losses(monkeypatch, kind, draws, mask, params):
 def test_loss_and_gradient_equal_the_sum_over_pairs(kind, length, monkeypatch):
     with jax.enable_x64(True):
         draws, mask = some_draws(length), [1.0, 0.5, 1.0]
-        params = {name: jnp.asarray(RNG.normal(size=(V, D))) for name in ("input", "output")}
+        params = {name: jnp.asarray(RNG.normal(size=(V, D))) for name in ("input_embedding", "output_embedding")}
         total, count, gradient = losses(monkeypatch, kind, draws, mask, params)
-        v, u = (np.asarray(params[name]) for name in ("input", "output"))
+        v, u = (np.asarray(params[name]) for name in ("input_embedding", "output_embedding"))
         expected = pair_by_pair(kind, v, u, draws, mask)
         assert (float(total), float(count)) == pytest.approx(expected, rel=1e-12)
         step = 1e-6
         for name in params:
             for row, column in ((draws.words[0, 2], 1), (draws.words[1, 0], 3), (draws.noise[0, 0, 0], 0)):
-                moved = [dict(input=v.copy(), output=u.copy()) for _ in range(2)]
+                moved = [dict(input_embedding=v.copy(), output_embedding=u.copy()) for _ in range(2)]
                 for sign, matrices in zip((1, -1), moved):
                     matrices[name][row, column] += sign * step
-                high, low = (pair_by_pair(kind, m["input"], m["output"], draws, mask)[0] for m in moved)
+                high, low = (
+                    pair_by_pair(kind, m["input_embedding"], m["output_embedding"], draws, mask)[0] for m in moved
+                )
                 assert float(gradient[name][row, column]) == pytest.approx((high - low) / 2 / step, rel=1e-5, abs=1e-7)
 
 
@@ -178,11 +180,11 @@ def test_glove_loss_is_the_papers():
     total, count = TASKS["glove"](spec()).evaluate(model, {"params": params}, batch)[0]["loss"]
     p, expected = jax.tree.map(np.asarray, params), 0
     for i, j, x, weight in ((4, 5, 0.5, (0.5 / 100) ** 0.75), (5, 5, 100.0, 1.0), (6, 9, 300.0, 1.0)):
-        score = p["input"][i] @ p["output"][j] + p["input_bias"][i] + p["output_bias"][j]
+        score = p["input_embedding"][i] @ p["output_embedding"][j] + p["input_bias"][i] + p["output_bias"][j]
         expected += weight * (score - np.log(x)) ** 2
     assert (float(total), float(count)) == (pytest.approx(expected, rel=1e-5), 3)
     vectors = model.apply({"params": params}, method="vectors")
-    assert_same_numbers(vectors, p["input"] + p["output"])
+    assert_same_numbers(vectors, p["input_embedding"] + p["output_embedding"])
 
 
 @pytest.mark.parametrize("part", [4, 1_000_000])

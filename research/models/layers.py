@@ -134,8 +134,11 @@ def drop(key, x, rate):
 
 
 def embed(table, ids):
-    """Rows of a table: int32[...] -> [..., D]. For a small table by a product, whose gradient is one too: on a CPU a
-    scatter of single rows is slower."""
-    if table.shape[0] > ONE_HOT_LIMIT:
-        return jnp.asarray(table)[ids]  # NumPy's own, as a run has them, cannot be indexed while tracing
+    """Rows of a table: int32[...] -> [..., D], to the bit.
+
+    On a CPU a small one is looked up by a product, whose gradient is one too: a scatter of single rows is slower there.
+    Elsewhere a product rounds, by default to the 8 or 11 bits of bfloat16 or TF32.
+    """
+    if table.shape[0] > ONE_HOT_LIMIT or jax.default_backend() != "cpu":
+        return jnp.asarray(table)[ids]  # NumPy's own cannot be indexed while tracing
     return jax.nn.one_hot(ids, table.shape[0], dtype=table.dtype) @ table

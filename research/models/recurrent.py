@@ -27,7 +27,7 @@ class RecurrentClassifier(nn.Module):
     @nn.compact
     def __call__(self, tokens, mask, *, train=False):  # int32[B, T], [B, T] -> [B, classes]
         init = nn.initializers.normal(self.embedding**-0.5)
-        table = self.param("embedding_table", init, (self.vocabulary, self.embedding), jnp.float32)
+        table = self.param("embedding", init, (self.vocabulary, self.embedding), jnp.float32)
         x = Dropout(self.dropout)(embed(table, tokens), train=train)
         stack = {"width": self.width, "layers": self.layers, "cell": self.cell, "bidirectional": self.bidirectional}
         rnn = Recurrent(self.embedding, dropout=self.dropout, dtype=self.dtype, name="rnn", **stack)
@@ -56,12 +56,14 @@ class RecurrentLM(nn.Module):
                 2, f"config.model.embedding: {self.embedding} must be config.model.width {self.width} to be tied"
             )
         init = nn.initializers.normal(0.02 if self.tied else self.embedding**-0.5)
-        table = self.param("embedding_table", init, (self.vocabulary, self.embedding), jnp.float32)
+        table = self.param("embedding", init, (self.vocabulary, self.embedding), jnp.float32)
         x = Dropout(self.dropout)(embed(table, tokens), train=train)
         stack = {"width": self.width, "layers": self.layers, "cell": self.cell}
         rnn = Recurrent(self.embedding, dropout=self.dropout, dtype=self.dtype, name="rnn", **stack)
         y, _ = rnn(x, mask, train=train)
         y = Dropout(self.dropout)(y, train=train)
-        kernel = table.T if self.tied else self.param("head", HEAD_INIT, (self.width, self.vocabulary), jnp.float32)
+        kernel = (
+            table.T if self.tied else self.param("head_kernel", HEAD_INIT, (self.width, self.vocabulary), jnp.float32)
+        )
         bias = self.param("head_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)
         return y @ kernel.astype(self.dtype) + bias.astype(self.dtype).reshape(1, 1, -1)

@@ -219,21 +219,21 @@ class Recurrent(nn.Module):
         return jnp.swapaxes(x, 0, 1), last
 
 
-def step(cell, weights, states, x, drop=lambda x: x):
+def step(cell, weights, states, x, drop=lambda i, x: x):
     """One time step through a stack of one direction, as a pure function for loops.
 
     Args:
         weights: Recurrent.weights.
         states: [layer] of arrays [B, H].
         x: [B, inputs].
-        drop: applied between layers.
+        drop: (i, x) -> x, applied to what layer i, from 1, is given.
 
     Returns:
         the top layer's output [B, H], and the new states.
     """
     after = []
     for i, (((kernel, recurrent, bias, own),), before) in enumerate(zip(weights, states)):
-        x = drop(x) if i else x
+        x = drop(i, x) if i else x
         new, _ = CELLS[cell].forward(x @ kernel + bias[None], before[0] @ recurrent + own[None], before)
         x = new[0]
         after.append(new)

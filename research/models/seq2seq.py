@@ -12,6 +12,7 @@ attends for all steps at once. With input feeding (Luong, section 3.3) the outpu
 which as in Bahdanau's decoder tells the recurrence what was attended to; its steps then come one by one.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -73,16 +74,17 @@ class Seq2Seq(nn.Module):
         self.decoder = Recurrent(self.embedding + fed, dtype=self.dtype, **stack)
         memory = self.width * (2 if self.bidirectional else 1)
         if self.bidirectional:  # from both directions' states to the decoder's, for each layer and array
-            shape = (self.layers, CELLS[self.cell].states, memory, self.width)
-            self.bridge = self.param("bridge", nn.initializers.glorot_uniform(batch_axis=(0, 1)), shape, jnp.float32)
+            bridge = lambda i, j: self.param(f"bridge{i}_{j}_kernel", wide, (memory, self.width), jnp.float32)
+            self.bridge = [[bridge(i, j) for j in range(CELLS[self.cell].states)] for i in range(self.layers)]
         if self.attention != "none":
-            self.key_kernel = self.param("attention_key", wide, (memory, self.width), jnp.float32)
-            self.output_kernel = self.param("attention_output", wide, (memory + self.width, self.width), jnp.float32)
-        if self.attention == "additive":
-            self.query_kernel = self.param("attention_query", wide, (self.width, self.width), jnp.float32)
-            self.score = self.param(
-                "attention_score", nn.initializers.normal(self.width**-0.5), (self.width,), jnp.float32
+            self.key_kernel = self.param("attention_key_kernel", wide, (memory, self.width), jnp.float32)
+            self.output_kernel = self.param(
+                "attention_output_kernel", wide, (memory + self.width, self.width), jnp.float32
             )
+        if self.attention == "additive":
+            self.query_kernel = self.param("attention_query_kernel", wide, (self.width, self.width), jnp.float32)
+            narrow = nn.initializers.normal(self.width**-0.5)
+            self.score = self.param("attention_score_kernel", narrow, (self.width, 1), jnp.float32)
         if not self.tied:
             self.logits_kernel = self.param("logits_kernel", HEAD_INIT, (self.width, self.vocabulary), jnp.float32)
         self.logits_bias = self.param("logits_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)
@@ -117,8 +119,8 @@ class Seq2Seq(nn.Module):
         x = self.drop(embed(self.source_embedding, source), train=train)
         values, states = self.encoder(x, real, train=train)
         if self.bidirectional:
-            bridge = self.bridge.astype(self.dtype)
-            states = [tuple(jnp.tanh(s @ bridge[i, j]) for j, s in enumerate(layer)) for i, layer in enumerate(states)]
+            through = lambda state, kernel: jnp.tanh(state @ kernel.astype(self.dtype))
+            states = [tuple(map(through, layer, kernels)) for layer, kernels in zip(states, self.bridge)]
         keys = values @ self.key_kernel.astype(self.dtype) if self.attention != "none" else values[..., :0]
         fed = jnp.zeros((source.shape[0], self.width if self.input_feeding else 0), self.dtype)
         return Memory(values, keys, real), Carry(states, fed)
@@ -129,7 +131,7 @@ class Seq2Seq(nn.Module):
         h, weights, carry = self._step(self.decoder.weights, memory, carry, x)
         return self._logits(h), weights, carry
 
-    def _step(self, weights, memory, carry, x, between=lambda x: x):
+    def _step(self, weights, memory, carry, x, between=lambda i, x: x):
         """One step. `weights` are the decoder's, asked for outside of any loop: Linen makes them where first asked."""
         x = jnp.concatenate([x, carry.fed], axis=-1)
         h, states = step(self.cell, weights, carry.states, x, between)
@@ -143,7 +145,7 @@ class Seq2Seq(nn.Module):
             return h, jnp.zeros((*h.shape[:2], memory.real.shape[1]), h.dtype)
         if self.attention == "additive":
             queries = h @ self.query_kernel.astype(self.dtype)
-            scores = additive_scores(queries, memory.keys, self.score.astype(self.dtype))
+            scores = additive_scores(queries, memory.keys, self.score[:, 0].astype(self.dtype))
         else:
             scores = jnp.einsum("bth,bsh->bts", h, memory.keys)
         scores = jnp.where(memory.real[:, None], scores.astype(jnp.float32), -1e9)  # finite: a row may be all padding
@@ -157,15 +159,11 @@ class Seq2Seq(nn.Module):
         return h @ kernel.astype(self.dtype) + self.logits_bias.astype(self.dtype).reshape(*[1] * (h.ndim - 1), -1)
 
     def _dropper(self, train):
-        """(t, place) -> function that drops at step t of a loop; one key for all steps is drawn outside of it."""
+        """drop(place, t, i, x) at step t of a loop, for the i-th of a place; the key is drawn once, outside of it."""
         if not train or (isinstance(self.dropout, (int, float)) and self.dropout == 0):
-            return lambda t, place: lambda x: x
+            return lambda place, t, i, x: x
         key = self.make_rng("dropout")
-
-        def dropper(t, place):
-            return lambda x: drop(fold(key, place, t), x, self.dropout)
-
-        return dropper
+        return lambda place, t, i, x: drop(fold(key, place, t, i), x, self.dropout)
 
     def _fed(self, memory, carry, x, train):
         """Teacher forcing step by step: x [B, T, E] -> outputs [B, T, H]."""
@@ -174,7 +172,7 @@ class Seq2Seq(nn.Module):
         @jax.checkpoint  # the scores' tanh [B, S, H] is cheaper made again than kept for all steps
         def body(carry, inputs):
             t, x = inputs
-            h, _, carry = self._step(weights, memory, carry, x, dropper(t, "between"))
+            h, _, carry = self._step(weights, memory, carry, x, partial(dropper, "between", t))
             return carry, h
 
         _, h = lax.scan(body, carry, (jnp.arange(x.shape[1]), jnp.swapaxes(x, 0, 1)))
@@ -190,8 +188,9 @@ class Seq2Seq(nn.Module):
             t, token = inputs
             own = jax.random.bernoulli(fold(key, "sampling", t), rate, token.shape) & (t > 0)
             x = embed(self.target_embedding, jnp.where(own, guess, token)).astype(self.dtype)
-            h, _, carry = self._step(weights, memory, carry, dropper(t, "embedding")(x), dropper(t, "between"))
-            logits = self._logits(dropper(t, "output")(h))
+            x = dropper("embedding", t, 0, x)
+            h, _, carry = self._step(weights, memory, carry, x, partial(dropper, "between", t))
+            logits = self._logits(dropper("output", t, 0, h))
             return (carry, jnp.argmax(logits, axis=-1).astype(jnp.int32)), logits
 
         steps = (jnp.arange(before.shape[1]), jnp.swapaxes(before, 0, 1))

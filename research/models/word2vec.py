@@ -27,8 +27,8 @@ class WordVectors(nn.Module):
     def setup(self):
         # Small numbers in `output`, where word2vec has zeros: those would give `input` no gradient at the first step.
         init = lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -0.5, 0.5) / self.width
-        self.input = self.param("input", init, (self.vocabulary, self.width))
-        self.output = self.param("output", init, (self.vocabulary, self.width))
+        self.input = self.param("input_embedding", init, (self.vocabulary, self.width))
+        self.output = self.param("output_embedding", init, (self.vocabulary, self.width))
 
     def __call__(self, words, noise, *, window=1, train=False):
         """Scores of each word with the words around it and with the noise of its stretch.
@@ -83,8 +83,8 @@ class Glove(nn.Module):
 
     def setup(self):
         init = lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -0.5, 0.5) / self.width
-        self.input = self.param("input", init, (self.vocabulary, self.width))
-        self.output = self.param("output", init, (self.vocabulary, self.width))
+        self.input = self.param("input_embedding", init, (self.vocabulary, self.width))
+        self.output = self.param("output_embedding", init, (self.vocabulary, self.width))
         self.input_bias = self.param("input_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)
         self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)
 
