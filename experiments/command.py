@@ -119,6 +119,11 @@ def required(value, flag):
     return value
 
 
+def as_text(argument):
+    """A text of the command line; bytes that are no UTF-8 come as surrogates, and are replaced."""
+    return argument.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def check_output(path, flag, suffix=""):
     """Whether the file that a flag asks for can be written, before the work: it is in a folder that exists.
 
@@ -174,6 +179,7 @@ def process_settings():
     """Compile cache, quiet libraries, memory: what a process of ours sets before it starts."""
     import jax
 
+    sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl for a flag of theirs
     logging.set_verbosity(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -11,6 +11,8 @@ what is to woman as king is to man. --similarity reads files in WordSim-353's fo
 as questions-words.txt.
 """
 
+import numpy as np
+
 from experiments import command
 from research import similarity
 from research.errors import UserError
@@ -73,7 +75,7 @@ def of_run(folder):
         raise UserError(2, f"{run.folder}: its task {run.config.task.name} makes no word vectors")
     ids, special = run.tokenizer, (run.tokenizer.pad, run.tokenizer.unknown, run.tokenizer.begin, run.tokenizer.end)
     kept = [i for i in range(ids.size) if i not in special]  # the tokenizer's ids go by frequency
-    matrix = run.model.apply(run.variables, method="vectors")
+    matrix = np.asarray(run.model.apply(run.variables, method="vectors"))
     return word_vectors.Vectors(tuple(ids.vocabulary[i] for i in kept), matrix[kept])
 
 

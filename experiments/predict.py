@@ -37,7 +37,7 @@ def main(arguments, overrides):
     inputs = prediction.read_images(arguments.images, spec) if arguments.images else None
     run = command.load_run(workdir)
     if arguments.text is not None:
-        inputs = prediction.read_texts(run, [arguments.text])
+        inputs = prediction.read_texts(run, [command.as_text(arguments.text)])
     elif inputs is None:
         inputs = prediction.read_split(run, arguments.split)
     rows = list(prediction.top_classes(run, inputs, arguments.top))

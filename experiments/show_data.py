@@ -20,8 +20,8 @@ def make_parser():
 
 
 def main(arguments, overrides):
-    if arguments.examples < 1 or arguments.step < 0:
-        raise UserError(2, "--examples and --step: at least 1 and at least 0")
+    if arguments.examples < 1 or not 0 <= arguments.step < 2**31:
+        raise UserError(2, "--examples: at least 1; --step: from 0 to 2147483647, what an int32 holds")
     config, _, _ = command.load_config(arguments, overrides)
     command.check_output(arguments.output, "--output", ".png")
     output = pathlib.Path(arguments.output)

@@ -47,8 +47,8 @@ def main(arguments, overrides):
         if replaced:
             print(f"{arguments.file}: {replaced} lines were not UTF-8; their bytes were replaced", file=sys.stderr)
         names = [f"{arguments.file}, line {i + 1}" for i in range(len(texts))]
-    else:  # bytes of the command line that were no text come as surrogates
-        texts, names = [arguments.text.encode(errors="surrogateescape").decode(errors="replace")], ["--text"]
+    else:
+        texts, names = [command.as_text(arguments.text)], ["--text"]
     run = command.load_run(workdir)
     own = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
     found = translation.translate(run, texts, names, **own)

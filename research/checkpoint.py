@@ -96,7 +96,8 @@ class Checkpoints:
             return progress
         except UserError as error:
             found = step if progress["validation"] else None
-            _warn("%s; going on from step %d, the best is now %s", error, step, found and f"step {found}")
+            known = "unknown" if found is None else f"step {found}"
+            _warn("%s; going on from step %d, the best is now %s", error, step, known)
             if best in self.steps():
                 self._set_aside(best)
             return {**progress, "best": progress["validation"], "best_step": found}

@@ -18,7 +18,7 @@ import typing
 
 from ml_collections import ConfigDict, config_dict
 
-from research.errors import UserError, nearest, pick
+from research.errors import UserError, defined_at, nearest, pick, users_code
 from research.fields import BOUNDS, CHOICES, FIELDS, MEANINGS, NAMED, TEXT_AUGMENT, Field
 
 
@@ -50,13 +50,15 @@ def load_file(argument):
         )
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    try:
+    with users_code(f"--config: {file}", __file__):
         spec.loader.exec_module(module)
         config = module.get_config(size or "base")
-    except UserError:
-        raise
-    except Exception as error:  # the file is its user's code
-        raise UserError(2, f"--config: {file}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            2,
+            f"--config: {file}: get_config returned {type(config).__name__}{defined_at(module.get_config)}; what began "
+            "as research.config.base() is wanted",
+        )
     return override(config, {}), file, size or "base"
 
 
@@ -188,19 +190,25 @@ def durations(config, examples):
     """
     epoch = examples / config.data.batch_size
 
-    def steps(section, name, default=0):
+    def steps(path, name, default=0):
+        section = config[path]
         in_steps, in_epochs = section[f"{name}steps"], section[f"{name}epochs"]
         if in_epochs is not None:
-            scale = lambda epochs: math.ceil(round(epochs * epoch, 6))
+
+            def scale(epochs):
+                if not epochs * epoch < 2**31:  # what the step's int32 holds
+                    raise UserError(2, f"config.{path}.{name}epochs: {epochs} epochs of {examples} are too many steps")
+                return math.ceil(round(epochs * epoch, 6))
+
             return tuple(map(scale, in_epochs)) if isinstance(in_epochs, tuple) else scale(in_epochs)
         return default if in_steps is None else in_steps
 
-    evaluation = max(1, steps(config.eval, "every_"))
+    evaluation = max(1, steps("eval", "every_"))
     return {
-        "train": steps(config.train, ""),
-        "warmup": steps(config.optimizer, "warmup_"),
-        "decay": steps(config.optimizer, "decay_", None),
-        "boundaries": steps(config.optimizer, "boundaries_", ()),
+        "train": steps("train", ""),
+        "warmup": steps("optimizer", "warmup_"),
+        "decay": steps("optimizer", "decay_", None),
+        "boundaries": steps("optimizer", "boundaries_", ()),
         "eval": evaluation,
         "checkpoint": config.checkpoint.every_steps or evaluation,
     }
@@ -377,6 +385,8 @@ def _check(config):
             raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[leaf])}")
         if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:
             raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
+    if "://" in (flat["init_from"] or ""):
+        raise UserError(2, f"config.init_from: {flat['init_from']}: a URL; a run folder is on a disk of this machine")
     if flat["train.steps"] is None and not flat["train.epochs"]:
         raise UserError(2, "config.train.epochs: a run needs a length; give this or config.train.steps")
     if flat["optimizer.schedule"] == "exponential" and not flat["optimizer.end_factor"]:

@@ -1,6 +1,9 @@
 """What goes wrong by a user's hand or on a user's machine: one class, one line, one exit code."""
 
+import contextlib
 import difflib
+import sysconfig
+import traceback
 
 
 class UserError(Exception):
@@ -19,6 +22,40 @@ class UserError(Exception):
 
     def __str__(self):
         return " ".join(str(self.args[1]).split())
+
+
+@contextlib.contextmanager
+def users_code(what, caller):
+    """Within, what a user's own file raises becomes one line that names the file and the line.
+
+    Args:
+        what: what the line begins with: the field that names the thing.
+        caller: __file__ of who calls, which is not at fault.
+
+    Raises:
+        UserError: 2, in place of any Exception that is none.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = str(error).splitlines() or [""]
+        raise UserError(2, f"{what}: {_place(error, caller)}{type(error).__name__}: {text[0]}") from error
+
+
+def _place(error, caller):
+    """ "file, line N: " of the innermost frame outside of Python and its packages; "" where there is none."""
+    paths = sysconfig.get_paths()
+    libraries = (*(paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")), "<", caller)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(libraries)]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+
+
+def defined_at(function):
+    """ " (file, line N)": where a function stands; "" where nothing knows."""
+    code = getattr(function, "__code__", None)
+    return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
 
 
 def nearest(name, known):

@@ -19,7 +19,7 @@ from research.errors import UserError
 from research.evaluation import IN_FLIGHT, evaluate
 from research.log import Log
 from research.randomness import run_key
-from research.setup import prepare, resolve, summary
+from research.setup import absent_classes, prepare, resolve, summary
 from research.train_step import eval_variables, make_eval_step, make_train_step
 
 
@@ -78,7 +78,7 @@ def _train(setup, folder, checkpoints, stop, began):
     lost = runs.cut_rows(folder, progress["step"], progress["due"])
     log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size)
     try:
-        for line in [*summary(setup.abstract.params), *lost, *_notes(setup, streamed=False)]:
+        for line in [*summary(setup.abstract.params), *lost, *absent_classes(setup), *_notes(setup, streamed=False)]:
             log.say(line)
         if restored:
             log.say(f"going on from step {progress['step']} of {folder}")

@@ -13,10 +13,10 @@ import sys
 import tempfile
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from research import config as configs
+from research import sharding
 from research.checkpoint import read_best
 from research.data import tokenize
 from research.data.dataset import Dataset
@@ -49,13 +49,24 @@ def load(folder):
     Raises:
         UserError: 2 where it is no run folder, 4 where no checkpoint of it can be read.
     """
-    folder = pathlib.Path(folder)
+    folder = as_folder(folder)
     config = read_config(folder)
     spec = read_spec(folder)
     step, variables = read_best(folder)
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](spec, **configs.arguments("task", config))
     return Run(folder, config, step, model, variables, task, spec, spec.tokenizer, read_json(folder / "result.json"))
+
+
+def as_folder(workdir):
+    """The path of a run folder.
+
+    Raises:
+        UserError: 2, for a URL.
+    """
+    if "://" in str(workdir):
+        raise UserError(2, f"{workdir}: a URL; a run folder is on a disk of this machine, as runs/mnist")
+    return pathlib.Path(workdir)
 
 
 def read_config(folder):
@@ -68,7 +79,7 @@ def read_config(folder):
 
 def read_saved(folder):
     """config.json as it stands, {"format", "file", "size", "config"}; None where there is none."""
-    path = pathlib.Path(folder) / "config.json"
+    path = as_folder(folder) / "config.json"
     saved = read_json(path)
     if saved is None:
         return None
@@ -79,7 +90,7 @@ def read_saved(folder):
 
 def read_spec(folder):
     """What the data of a run said of themselves, from its manifest: the data need not be here."""
-    path = pathlib.Path(folder) / "manifest.json"
+    path = as_folder(folder) / "manifest.json"
     if not path.is_file():
         raise UserError(2, f"{folder}: no run folder: it has no manifest.json")
     try:
@@ -98,7 +109,7 @@ def read_tokenizer(folder):
     Raises:
         UserError: 3, for a file that is none, or is not the one that the run was trained with.
     """
-    path = pathlib.Path(folder) / "tokenizer.json"
+    path = as_folder(folder) / "tokenizer.json"
     starts = read_json(path.with_name("manifest.json"))
     try:
         wanted = starts[-1]["data"].get("tokenizer") if starts else None
@@ -227,7 +238,7 @@ def _manifest(data):
         "commit": _git("rev-parse", "HEAD").strip() or None,
         "uncommitted": _git("status", "--porcelain").splitlines(),  # files that the commit does not tell of
         "versions": {"python": platform.python_version(), **versions},
-        "devices": [device.device_kind for device in jax.devices()],
+        "devices": [device.device_kind for device in sharding.all_devices()],
         "data": data,
     }
 

@@ -11,8 +11,8 @@ from research import config as configs
 from research import pictures, sharding
 from research.data import open_dataset
 from research.data.augment import make_augment
-from research.data.batches import open_split, read, train_batches
-from research.errors import UserError, nearest
+from research.data.batches import labels, open_split, read, train_batches
+from research.errors import UserError, defined_at, nearest, users_code
 from research.models import MODELS
 from research.optimizers import make_optimizer, path_of
 from research.randomness import fold, run_key
@@ -65,7 +65,8 @@ def prepare(config, dataset, mesh):
     check_fit(model, task.inputs(dataset, config), config)
     init = make_init(model, task, dataset, config, optimizer)
     whole = sharding.replicated(mesh)
-    abstract = jax.eval_shape(init, run_key(config.seed))
+    with users_code(f"config.model.name: {config.model.name}", __file__):
+        abstract = jax.eval_shape(init, run_key(config.seed))
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
     limit, workers = config.data.memory_limit_bytes, config.data.workers
     named = [(role, text) for role, text in config.data.splits.items() if text is not None]
@@ -119,10 +120,24 @@ def summary(params):
 
 
 def _check_metrics(setup):
-    """The metrics that the config goes by are among those that the task evaluates."""
+    """Task and model go together, and the metrics that the config goes by are among those that the task evaluates."""
+    task, name = setup.task, setup.config.task.name
     variables = eval_variables(setup.abstract)
     batch = {**read(setup.splits["validation"], [0]), "mask": np.ones(1, np.float32)}
-    sums, arrays = jax.eval_shape(lambda v, b: setup.task.evaluate(setup.model, v, b), variables, batch)
+    keys = {"dropout": run_key(0), "augment": example_keys(run_key(0), 0, 1)}
+    own = {"params": setup.abstract.params, **setup.abstract.model_state}
+    with users_code(f"config.task.name: {name} on config.model.name {setup.config.model.name}", __file__):
+        found = jax.eval_shape(lambda v, b, k: task.loss(setup.model, v, b, k, True), own, batch, keys)
+        evaluated = jax.eval_shape(lambda v, b: task.evaluate(setup.model, v, b), variables, batch)
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise UserError(
+            2, f"config.task.name: {name}: loss gives no terms, metrics, model_state{defined_at(task.loss)}"
+        )
+    if not isinstance(evaluated, tuple) or len(evaluated) != 2:
+        raise UserError(2, f"config.task.name: {name}: evaluate gives no sums, arrays{defined_at(task.evaluate)}")
+    for function, pairs in ((task.loss, found[0] | found[1]), (task.evaluate, evaluated[0])):
+        _check_sums(name, function, pairs)
+    sums, arrays = evaluated
     scores = setup.task.score({name: np.zeros(x.shape, x.dtype) for name, x in arrays.items()})
     known = [*sums, *scores]
     wanted = {
@@ -136,20 +151,48 @@ def _check_metrics(setup):
             )
 
 
+def _check_sums(task, function, pairs):
+    """What a task calls sums are pairs of scalars."""
+    for name, pair in pairs.items():
+        if not isinstance(pair, tuple) or len(pair) != 2 or any(x.shape != () for x in pair):
+            given = ", ".join(str(list(x.shape)) for x in jax.tree.leaves(pair))
+            raise UserError(
+                2,
+                f"config.task.name: {task}: gives for {name} what is of shape {given}{defined_at(function)}; a pair of "
+                "scalars, (sum, count), is wanted",
+            )
+
+
+def absent_classes(setup):
+    """A line on classes of train that validation has no example of: no choice made on it can know them."""
+    train, validation = (labels(setup.splits[role]) for role in ("train", "validation"))
+    absent = [] if train is None or validation is None else sorted(set(train.tolist()) - set(validation.tolist()))
+    if not absent:
+        return []
+    names = ", ".join(setup.dataset.labels[i] for i in absent[:10]) + (", ..." if len(absent) > 10 else "")
+    remedy = "take more" if setup.dataset.shuffled else "take parts of train_shuffled for both"
+    text = setup.config.data.splits.validation
+    return [
+        f"warning: config.data.splits.validation: {text} has no example of {len(absent)} of train's classes: {names}; "
+        f"{remedy}"
+    ]
+
+
 def abstract_params(config):
     """Shapes and dtypes of a config's parameters; needs the data set's description, but none of its examples."""
-    config, dataset, _ = resolve(config, jax.devices()[:1])
+    config, dataset, _ = resolve(config, sharding.all_devices()[:1])
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
     inputs = task.inputs(dataset, config)
     check_fit(model, inputs, config)
-    return jax.eval_shape(lambda **inputs: model.init(run_key(0), **inputs, train=False), **inputs)["params"]
+    with users_code(f"config.model.name: {config.model.name}", __file__):
+        return jax.eval_shape(lambda **inputs: model.init(run_key(0), **inputs, train=False), **inputs)["params"]
 
 
 def show_data(config, output, examples, step):
     """Writes the picture of a training batch as read and as augmented; returns a line on each example. Text has no
     picture: its lines show both."""
-    config, dataset, _ = resolve(config, jax.devices()[:1])
+    config, dataset, _ = resolve(config, sharding.all_devices()[:1])
     split = open_split(dataset, config.data.splits.train, "train", config.data.memory_limit_bytes, 0)
     batch = next(train_batches(split, config.seed, config.data.batch_size, step, step + 1))
     augment = make_augment(config.data.augment)

@@ -50,7 +50,7 @@ def encode(run, texts, field, names):
     longest, ids = run.spec.features[field][0][0], run.tokenizer
     rows = np.full((len(texts), longest), ids.pad, np.int32)
     for row, name, text, found in zip(rows, names, texts, ids.encode(texts)):
-        if not found:
+        if not found or not text.strip():  # blanks are tokens to some tokenizers
             raise UserError(2, f"{name}: {text!r} is empty")
         if all(token == ids.unknown for token in found):
             raise UserError(2, f"{name}: {text!r}: no token of it is in the run's vocabulary of {ids.size}")

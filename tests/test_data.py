@@ -7,6 +7,7 @@ import pytest
 from conftest import CACHE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from research.data import DATASETS, open_dataset
 from research.data.batches import eval_batches, open_split, read, train_batches
@@ -99,8 +100,6 @@ def test_evaluation_batches_count_each_example_once(n):
 
 
 def test_validation_is_carved_from_train_where_there_is_none():
-    from ml_collections import ConfigDict
-
     dataset = DATASETS["digits"]()
     splits = ConfigDict({"train": "train[100:200]", "validation": None})
     assert dataset.carve(splits) == ("train[100:190]", "train[190:200]")
@@ -122,6 +121,106 @@ def with_labels(labels, n=8):
     source = [{"image": image, "label": label} for image, label in zip(images, labels)]
     features = {"image": ((4, 4, 1), np.dtype("uint8")), "label": ((), np.dtype("int64"))}
     return Dataset("own", features, {"train": n}, lambda split: source, 3, ("a", "b", "c"))
+
+
+def opened(monkeypatch, dataset):
+    """A data set of a user's own, as open_dataset gives it."""
+    monkeypatch.setitem(DATASETS, "own", lambda: dataset)
+    return open_dataset("own", {})
+
+
+def sorted_by_label(n=60, **more):
+    """An example's first pixel is its number; the labels come in three blocks."""
+    images = np.zeros((n, 4, 4, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(n)
+    source = [{"image": image, "label": i * 3 // n} for i, image in enumerate(images)]
+    features = {"image": ((4, 4, 1), np.dtype("uint8")), "label": ((), np.dtype("int32"))}
+    return Dataset("own", features, {"train": n}, {"train": source}.get, 3, **more)
+
+
+@pytest.mark.parametrize("limit", [MEMORY, STREAM])
+def test_validation_of_sorted_data_is_a_random_part_and_the_same_in_every_run(monkeypatch, limit):
+    splits = ConfigDict({"train": "train", "validation": None})
+    found = []
+    for _ in range(2):
+        dataset = opened(monkeypatch, sorted_by_label())
+        texts = dataset.carve(splits)
+        assert texts == ("train_shuffled[0:54]", "train_shuffled[54:60]")
+        parts = [open_split(dataset, text, "train", limit, 0) for text in texts]
+        found.append([read(part, range(len(part))) for part in parts])
+    (train, validation), again = found
+    numbers = np.concatenate([part["image"][:, 0, 0, 0] for part in (train, validation)])
+    assert sorted(numbers) == list(range(60)) and len(set(validation["label"])) > 1
+    assert all(same(a, b) for a, b in zip(found[0], again))
+    assert all((part["label"] == part["image"][:, 0, 0, 0] // 20).all() for part in (train, validation))
+
+    other = opened(monkeypatch, sorted_by_label(fingerprint=lambda split: "of other content"))
+    elsewhere = read(open_split(other, texts[1], "train", STREAM, 0), range(6))
+    assert not same(elsewhere, validation)
+    whole = read(open_split(dataset, "train", "train", limit, 0), range(60))
+    assert (whole["image"][:, 0, 0, 0] == np.arange(60)).all()  # train itself is as it is
+    assert opened(monkeypatch, sorted_by_label(shuffled=True)).carve(splits) == ("train[0:54]", "train[54:60]")
+
+
+def test_a_part_of_sorted_data_wants_its_validation_named(monkeypatch):
+    dataset = opened(monkeypatch, sorted_by_label())
+    with pytest.raises(UserError, match="no random order; for a random one take parts of train_shuffled") as error:
+        dataset.carve(ConfigDict({"train": "train[:30]", "validation": None}))
+    assert error.value.code == 2
+    assert dataset.carve(ConfigDict({"train": "train_shuffled[:30]", "validation": None})) == (
+        "train_shuffled[0:27]",
+        "train_shuffled[27:30]",
+    )
+
+
+def test_a_wrong_label_of_reordered_data_names_the_record_in_the_data(monkeypatch):
+    labels = [0, 1, 2, 0, 1, 7, 0, 1]
+    dataset = opened(monkeypatch, with_labels(labels))
+    with pytest.raises(UserError, match=r"record 5: label 7 is outside \[0, 3\)"):
+        read(open_split(dataset, "train_shuffled", "train", MEMORY, 0), range(8))
+
+
+IMAGE = np.zeros((4, 4, 1), np.uint8)
+
+
+@pytest.mark.parametrize("limit", [MEMORY, STREAM])
+@pytest.mark.parametrize(
+    "declared,value,found",
+    [  # ((shape, dtype), what an example holds, how it is named)
+        (((4, 4, 1), "uint8"), IMAGE / 255, r"float64\[4, 4, 1\]"),
+        (((4, 4, 1), "uint8"), IMAGE.astype(np.float32), r"float32\[4, 4, 1\]"),
+        (((4, 4, 1), "uint8"), IMAGE.astype(np.int64), r"int64\[4, 4, 1\]"),
+        (((4, 4, 1), "float32"), IMAGE, r"uint8\[4, 4, 1\]"),
+        (((4, 4, 1), "uint8"), IMAGE[..., 0], r"uint8\[4, 4\]"),
+        (((4, 4, 3), "uint8"), IMAGE, r"uint8\[4, 4, 1\]"),
+        (((), "int32"), 1.5, r"float64\[\]"),
+        (((), "int32"), 2**40, r"int64\[\]"),
+        (((), "uint8"), -1, r"int64\[\]"),
+        (((), "int32"), [1], r"int(32|64)\[1\]"),
+        (((2,), "int32"), ["a", "b"], r"str\d*\[2\]"),
+        (((), "float32"), None, r"object\[\]"),
+    ],
+)
+def test_a_value_that_is_not_what_was_declared_is_refused_and_never_cast(declared, value, found, limit):
+    shape, dtype = declared
+    good = np.zeros(shape, dtype) if shape else 0 * np.ones((), dtype)[()]
+    dataset = Dataset(
+        "own", {"x": (shape, np.dtype(dtype))}, {"train": 3}, lambda split: [{"x": good}, {"x": value}] * 2
+    )
+    assert (read(open_split(dataset, "train[:1]", "train", STREAM, 0), [0])["x"] == 0).all()
+    named = rf"own, split train, record 1: x is {found}, but declared as {dtype}\[{', '.join(map(str, shape))}\]"
+    with pytest.raises(UserError, match=named) as error:
+        read(open_split(dataset, "train", "train", limit, 0), range(3))
+    assert error.value.code == 3
+
+
+@pytest.mark.parametrize(
+    "dtype,value", [("int32", 7), ("int64", np.int32(7)), ("uint8", np.int64(200)), ("float32", 0.5), ("bool", True)]
+)
+def test_a_number_of_the_declared_kind_is_taken_whatever_its_width(dtype, value):
+    dataset = Dataset("own", {"x": ((), np.dtype(dtype))}, {"train": 1}, lambda split: [{"x": value}])
+    found = read(open_split(dataset, "train", "train", STREAM, 0), [0])["x"]
+    assert found.dtype == dtype and found[0] == value
 
 
 @pytest.mark.parametrize("label", [3, -1, 255])

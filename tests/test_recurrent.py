@@ -83,7 +83,9 @@ def test_a_text_and_a_split_are_classified_from_the_command_line(tmp_path, capsy
     capsys.readouterr()
     for flags, part in [
         (["--text="], "is empty"),
+        (["--text= \t\u00a0"], "is empty"),
         (["--text=äöü ßßß"], "no token of it"),
+        (["--text=\udcff\udcfe"], "no token of it"),  # bytes of the command line that are no UTF-8
         ([f"--text={text * 9}"], "reads at most 12"),
         (["picture.png"], "image files"),
     ]:

@@ -145,6 +145,19 @@ WRONG = [  # flags, code, part of the line
     (["--config=configs/none.py"], 2, "no file"),
     ([TINY.replace("tiny", "huge")], 2, "known are base, cpu, tiny"),
     (["--config.init_from=nowhere"], 4, "no checkpoints here"),
+    (["--config.init_from=gs://bucket/run"], 2, "config.init_from: gs://bucket/run: a URL"),
+    (["--config.train.epochs=1e300"], 2, "config.train.epochs: 1e+300 epochs of 160 are too many steps"),
+    (["--config.optimizer.warmup_epochs=1e300"], 2, "config.optimizer.warmup_epochs: 1e+300 epochs"),
+    (
+        [
+            "--config.optimizer.schedule=piecewise",
+            "--config.optimizer.boundaries_epochs=1e308,1e308",
+            "--config.optimizer.boundary_factors=0.1,0.1",
+        ],
+        2,
+        "config.optimizer.boundaries_epochs: 1e+308 epochs",
+    ),
+    (["--config.optimizer.rules=.*=frozen"], 2, "they freeze all of"),
 ]
 
 
@@ -204,6 +217,56 @@ def test_a_file_where_a_folder_should_be_is_refused(tmp_path, capsys):
     (tmp_path / "run" / "checkpoints").touch()
     assert run_script("train", TINY, f"--workdir={tmp_path}/run") == 2
     assert "run" in one_line(capsys)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run", "file:///tmp/run"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "predict", "translate", "nearest", "summary", "show_data"])
+def test_a_url_is_no_run_folder(script, url, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = {"train": [TINY], "predict": ["--split=test"], "translate": ["--text=a"], "nearest": ["a"]}.get(script, [])
+    assert run_script(script, *flags, f"--workdir={url}") == 2
+    assert one_line(capsys).startswith(f"error: {url}: a URL") and list(tmp_path.iterdir()) == []
+
+
+CONFIG = "from research.config import base\n\n\ndef get_config(size='base'):\n"
+
+
+@pytest.mark.parametrize(
+    "content,line",  # of a config file of the user's, and what the error says; {} is the file
+    [
+        (CONFIG + "    return None\n", "get_config returned NoneType ({}, line 4); what began"),
+        (CONFIG + "    return {'seed': 1}\n", "get_config returned dict ({}, line 4); what began"),
+        (CONFIG + "    config = base()\n    {}['missing']\n", "{}, line 6: KeyError: 'missing'"),
+        (CONFIG + "    return base().nothing\n", "{}, line 5: AttributeError:"),
+        (CONFIG + "    return base(\n", "SyntaxError: '(' was never closed ({short}, line 5)"),
+        ("import nothing_of_that_name\n", "{}, line 1: ModuleNotFoundError: No module named"),
+        ("get_config = 5\n", "TypeError: 'int' object is not callable"),
+        ("", "AttributeError: module 'config_own' has no attribute 'get_config'"),
+    ],
+)
+def test_a_mistake_in_a_config_file_names_its_line(content, line, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(content)
+    assert run_script("train", f"--config={tmp_path}/own.py", f"--workdir={tmp_path}/run") == 2
+    wanted = line.replace("{short}", "own.py").replace("{}", f"{tmp_path}/own.py", 1)
+    assert f"error: --config: {tmp_path}/own.py: " in (said := one_line(capsys)) and wanted in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_no_int32_holds_and_bytes_that_are_no_text_are_refused(run, tmp_path, capsys):
+    for step in ("99999999999", "2147483648", "-1"):
+        assert run_script("show_data", TINY, f"--step={step}", f"--output={tmp_path}/a.png") == 2
+        assert "--step: from 0 to 2147483647" in one_line(capsys)
+    assert run_script("show_data", TINY, "--step=2147483647", f"--output={tmp_path}/a.png") == 0
+
+
+@pytest.mark.smoke
+def test_a_device_that_is_not_there_is_one_line(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cuda"}
+    command = [sys.executable, "-m", "experiments.train", TINY]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: JAX_PLATFORMS=cuda: no such device: ")
 
 
 def script(*arguments, cwd, devices=1):

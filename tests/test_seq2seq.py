@@ -13,11 +13,12 @@ from conftest import CASES, assert_same_bits, assert_same_numbers, make_config, 
 from PIL import Image
 
 from research import loop, runs, translation
+from research.data import tokenize
 from research.errors import UserError
 from research.models import seq2seq
 from research.models.rnn import CELLS
 from research.models.seq2seq import Seq2Seq, additive_scores
-from research.tasks.translate import is_equal
+from research.tasks.translate import is_equal, text_scores
 
 RNG = np.random.default_rng(0)
 SOURCE = RNG.integers(4, 9, (3, 6)) * (np.arange(6)[None] < [[6], [2], [4]])
@@ -174,6 +175,32 @@ def test_nothing_equals_a_target_that_is_cut_or_has_an_unknown_token():
     target = np.array([[5, 6, 3, 0], [5, 6, 7, 8], [5, 1, 3, 0], [5, 6, 3, 0]])
     found = np.array([[5, 6, 3, 0, 0], [5, 6, 7, 8, 0], [5, 1, 3, 0, 0], [5, 6, 7, 3, 0]])
     assert is_equal(found, target, ids).tolist() == [1, 0, 0, 0]
+
+
+def test_bleu_is_the_formula_and_tells_the_translation_from_its_reference():
+    """Papineni et al. 2002: the brevity penalty by the translation's length, precisions of its n-grams."""
+    texts = "a b c d e f g h", "a b c d e f"  # what the one has beyond the other is its end
+    tokenizer = tokenize.train(texts, "words", 50)
+    long, short = tokenizer.encode(texts)
+    as_bytes = lambda text: np.frombuffer(text.encode(), np.uint8)[None]
+    scores = lambda ids, reference: text_scores(tokenizer, np.array([ids]), as_bytes(reference))
+    assert scores(short, texts[0])["bleu"] == pytest.approx(100 * math.exp(1 - 8 / 6))
+    assert scores(long, texts[1])["bleu"] == pytest.approx(100 * (6 / 8 * 5 / 7 * 4 / 6 * 3 / 5) ** (1 / 4))
+    # Popovic 2015: F of n-grams of 1 to 6 characters, blanks left out, recall counting twice as much as precision.
+    recall = np.mean([(7 - n) / (9 - n) for n in range(1, 7)])
+    assert scores(short, texts[0])["chrf"] == pytest.approx(100 * 5 * recall / (4 + recall))
+    assert scores(long, texts[1])["chrf"] == pytest.approx(100 * 5 * recall / (4 * recall + 1))
+
+
+@pytest.mark.parametrize("kind", tokenize.KINDS)
+def test_blanks_alone_are_an_empty_text_to_every_tokenizer(kind):
+    tokenizer = tokenize.train(["a film", "of two \t words"] * 4, kind, 300)
+    run = SimpleNamespace(tokenizer=tokenizer, spec=SimpleNamespace(features={"tokens": ((16,), "int32")}))
+    assert translation.encode(run, ["a film"], "tokens", ["one"]).shape == (1, 16)
+    for text in ("", " ", "\t \n", "\u00a0\u2003"):
+        with pytest.raises(UserError, match="two: .* is empty") as error:
+            translation.encode(run, ["a film", text], "tokens", ["one", "two"])
+        assert error.value.code == 2
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from conftest import make_config, make_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from research import sharding
 from research.data import augment, open_dataset, text, tokenize
@@ -235,8 +236,11 @@ def test_every_token_of_running_text_is_scored_once_after_the_one_before_it(base
 def test_words_of_wikitext_are_the_usual_stream():
     dataset = open_dataset("wikitext2", {"tokenizer": "blanks", "newline": " <eos> ", "max_len": 32})
     articles = text.from_tfds("wikitext2").open("train")
-    whole = "".join(articles[i]["text"].decode() for i in range(len(articles)))
-    usual = [word for line in whole.split("\n")[:-1] for word in [*line.split(), "<eos>"]]
+    texts = [articles[i]["text"].decode() for i in range(len(articles))]
+    words = lambda text: [word for line in text.split("\n")[:-1] for word in [*line.split(), "<eos>"]]
+    # The custom, and besides an end between articles: the first word of one does not follow from the last of another.
+    usual = [word for text in texts for word in [*words(text), SPECIAL[END]]][:-1]
+    assert usual.count(SPECIAL[END]) == len(texts) - 1 > 1
     rows = dataset.open("train").stacked(np.arange(len(dataset.open("train"))))
     found = [dataset.tokenizer.vocabulary[i] for i in rows["targets"].ravel() if i != PAD]
     assert found == usual
@@ -421,7 +425,8 @@ def test_own_pairs_of_files_are_read_and_sides_of_unequal_length_refused(tmp_pat
     (tmp_path / "train.en").write_text("a dog\ntwo dogs\na house\n")
     arguments = {"folder": str(tmp_path), "source": "de", "target": "en", "tokenizer": "words"}
     dataset = open_dataset("parallel", arguments)
-    assert dataset.examples == {"train": 3}
+    assert dataset.examples == {"train": 3, "train_shuffled": 3}
+    assert dataset.carve(ConfigDict({"train": "train", "validation": None}))[1] == "train_shuffled[2:3]"
     row = dataset.open("train").stacked(np.array([1]))
     assert [dataset.tokenizer.decode(row[field][0]) for field in ("source", "target")] == ["zwei hunde", "two dogs"]
     (tmp_path / "test.de").write_text("ein hund\n\n")

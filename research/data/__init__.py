@@ -4,9 +4,10 @@ import dataclasses
 from functools import partial
 
 from research.data.cooccurrences import cooccurring
-from research.data.dataset import from_tfds
+from research.data.dataset import from_tfds, with_shuffled_train
 from research.data.prepare import digits
 from research.data.text import addition, labelled, pairs, parallel, running
+from research.errors import UserError, users_code
 
 DATASETS = {
     "digits": digits,
@@ -31,7 +32,27 @@ def open_dataset(name, arguments, tokenizer=None):
     """
     if tokenizer is not None:
         arguments = {**arguments, "tokenizer": tokenizer}
-    dataset = DATASETS[name](**arguments)
+    with users_code(f"config.data.name: {name}", __file__):
+        dataset = _completed(DATASETS[name](**arguments))
     if "tokenizer" in arguments:  # a worker process takes this very one
         arguments = {**arguments, "tokenizer": dataset.tokenizer}
     return dataclasses.replace(dataset, origin=(name, arguments))
+
+
+def _completed(dataset):
+    """With a name for each class, and a random order of train where its own is none.
+
+    Raises:
+        UserError: 3, for what a data set says of itself and cannot be.
+    """
+    if "image" in dataset.features and len(dataset.features["image"][0]) != 3:
+        raise UserError(
+            3,
+            f"data set {dataset.name}: images are declared as {tuple(dataset.features['image'][0])}; height, width and "
+            "channels are wanted, as (28, 28, 1)",
+        )
+    labels = tuple(dataset.labels) or tuple(map(str, range(dataset.classes or 0)))
+    if len(labels) != (dataset.classes or 0):
+        raise UserError(3, f"data set {dataset.name}: {len(labels)} labels for {dataset.classes} classes")
+    dataset = dataclasses.replace(dataset, labels=labels)
+    return dataset if dataset.shuffled or "train" not in dataset.examples else with_shuffled_train(dataset)

@@ -78,6 +78,13 @@ def example_bytes(dataset):
     return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in dataset.features.values())
 
 
+def labels(split):
+    """The labels of a split in memory, int[n]; None of one that has none, or streams."""
+    if split.arrays is None or "label" not in split.dataset.features:
+        return None
+    return np.concatenate([split.arrays[base]["label"][start:stop] for base, start, stop in split.pieces])
+
+
 def read(split, examples):
     """The examples of these numbers, stacked: {field: array[B, ...]}."""
     examples = np.asarray(examples)
@@ -195,14 +202,18 @@ def decoded(dataset, base):
 def _read_records(dataset, source, base, records):
     try:
         if hasattr(source, "stacked"):
-            return _checked(dataset, base, records, source.stacked(records))
+            batch = source.stacked(records)
+            for field in dataset.features:
+                _as_declared(dataset, base, field, batch[field][0])
+            return _checked(dataset, base, source, records, batch)
         if hasattr(source, "__getitems__"):
             examples = source.__getitems__([int(record) for record in records])
         else:
             examples = [source[int(record)] for record in records]
         batch = {}
-        for field, (_, dtype) in dataset.features.items():
-            batch[field] = np.stack([np.asarray(example[field]) for example in examples]).astype(dtype)
+        for field in dataset.features:
+            values = [_as_declared(dataset, base, field, e[field], r) for e, r in zip(examples, records)]
+            batch[field] = np.stack(values)
     except UserError:
         raise
     except Exception as error:  # whatever a damaged shard makes its reader raise
@@ -211,10 +222,35 @@ def _read_records(dataset, source, base, records):
             f"data set {dataset.name}, split {base}, records {records[0]} to {records[-1]}: cannot be "
             f"read: {type(error).__name__}: {error}",
         ) from error
-    return _checked(dataset, base, records, batch)
+    return _checked(dataset, base, source, records, batch)
 
 
-def _checked(dataset, base, records, batch):
+def _as_declared(dataset, base, field, value, record=0):
+    """A field of an example as an array of the shape and dtype that the data set declares; never cast but from a
+    Python number, and from a scalar of another width that holds it.
+
+    Raises:
+        UserError: 3.
+    """
+    shape, dtype = dataset.features[field]
+    array = np.asarray(value)
+    fits = array.ndim == len(shape) and all(d in (None, n) for n, d in zip(array.shape, shape))
+    if array.dtype != dtype and (array.ndim == 0 or not isinstance(value, np.ndarray)):
+        kinds = {"b": "b", "i": "iu", "u": "iu", "f": "f"}.get(np.dtype(dtype).kind, "")
+        if array.dtype.kind in kinds:
+            cast = array.astype(dtype)
+            array = cast if array.dtype.kind == "f" or np.array_equal(cast, array) else array
+    if array.dtype == dtype and fits:
+        return array
+    declared = f"{np.dtype(dtype).name}{list(shape)}"
+    raise UserError(
+        3,
+        f"data set {dataset.name}, split {base}, record {record}: {field} is {array.dtype.name}{list(array.shape)}, "
+        f"but declared as {declared}; declare what it is, or convert it where it is read",
+    )
+
+
+def _checked(dataset, base, source, records, batch):
     """Labels are classes, and tokens are in the vocabulary."""
     bounds = {"label": dataset.classes, **dict.fromkeys(dataset.sequences, dataset.vocabulary)}
     for field, bound in bounds.items():
@@ -224,10 +260,11 @@ def _checked(dataset, base, records, batch):
         wrong = np.argwhere((values < 0) | (values >= bound))
         if len(wrong):
             row, place = wrong[0]
+            record = source.record(records[row]) if hasattr(source, "record") else records[row]
             what = "label" if field == "label" else f"token id in {field}"
             raise UserError(
                 3,
-                f"data set {dataset.name}, split {base}, record {records[row]}: {what} "
+                f"data set {dataset.name}, split {base}, record {record}: {what} "
                 f"{values[row, place]} is outside [0, {bound})",
             )
         batch[field] = batch[field].astype(np.int32)

@@ -50,6 +50,7 @@ def cooccurring(
         {"row": ((), np.dtype("int32")), "column": ((), np.dtype("int32")), "count": ((), np.dtype("float32"))},
         {"train": len(cells()["row"])},
         lambda base: Rows(len(cells()["row"]), lambda records: {k: x[records] for k, x in cells().items()}, {}),
+        shuffled=True,
         tokenizer=text.tokenizer,
         token_counts=text.token_counts,
         fingerprint=lambda base: fingerprint,

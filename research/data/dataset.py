@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from research.errors import UserError, nearest
+from research.randomness import generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Dataset:
     classes: int | None = None
     labels: tuple[str, ...] = ()  # names of the classes, where they have any
     tokenizer: Any = None  # research.data.tokenize.Tokenizer, where there is text
+    shuffled: bool = False  # whether the order of train says nothing, so that its tail is a fair sample of it
     buckets: tuple[int, ...] = ()  # lengths that batches of tokens are cut to, rising; (): all to their full length
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
@@ -68,7 +70,10 @@ class Dataset:
         return sum(stop - start for _, start, stop in self.pieces(split, role))
 
     def carve(self, splits):
-        """The split strings of train and validation: where none is asked for, the data's own, else a tenth of train."""
+        """The split strings of train and validation: where none is asked for, the data's own, else a tenth of train.
+
+        That tenth is the tail of train where the data are in random order, else of `train_shuffled`.
+        """
         if splits.validation is not None:
             return splits.train, splits.validation
         pieces = self.pieces(splits.train, "train")
@@ -77,12 +82,63 @@ class Dataset:
         if len(pieces) > 1:
             raise UserError(2, f"config.data.splits.validation: needed, since train {splits.train!r} has several parts")
         name, start, stop = pieces[0]
+        if not self.shuffled and not name.endswith(SHUFFLED):
+            name = f"{name}{SHUFFLED}"
+            if (start, stop) != (0, self.examples.get(name)):
+                known = [split for split in self.examples if split.endswith(SHUFFLED)]
+                raise UserError(
+                    2,
+                    f"config.data.splits.validation: needed, since {self.name} is in no random order; for a random one "
+                    f"take parts of {', '.join(known)} for both",
+                )
         cut = stop - max(1, (stop - start) // 10)
         if cut == start:
             raise UserError(
                 2, f"config.data.splits.train: {splits.train!r} has one example; none is left for validation"
             )
         return f"{name}[{start}:{cut}]", f"{name}[{cut}:{stop}]"
+
+
+SHUFFLED = "_shuffled"  # what a split is called by that is read in an order of ours
+
+
+def with_shuffled_train(dataset):
+    """The data set with a split more, train_shuffled: train in a random order, the same in every run."""
+    n = dataset.examples["train"]
+    known = dataset.fingerprint("train") if dataset.fingerprint else (dataset.name, n)
+    order = generator(int(hashlib.sha256(repr(known).encode()).hexdigest()[:8], 16), "carve").permutation(n)
+    name = f"train{SHUFFLED}"
+    return dataclasses.replace(
+        dataset,
+        examples={**dataset.examples, name: n},
+        open=lambda split: Reordered(dataset.open("train"), order) if split == name else dataset.open(split),
+        fingerprint=dataset.fingerprint
+        and (lambda split: f"{dataset.fingerprint('train')}-shuffled" if split == name else dataset.fingerprint(split)),
+    )
+
+
+class Reordered:
+    """A source in another order; `record(i)` is the number that its example i has in the source itself."""
+
+    def __init__(self, source, order):
+        self.source, self.order = source, order
+        if hasattr(source, "stacked"):
+            self.stacked = lambda records: source.stacked(order[records])
+        if hasattr(source, "__getitems__"):
+            self.__getitems__ = lambda records: source.__getitems__([int(order[i]) for i in records])
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, i):
+        return self.source[int(self.order[i])]
+
+    def record(self, i):
+        return int(self.order[i])
+
+    @property
+    def notes(self):
+        return getattr(self.source, "notes", {})
 
 
 def data_folders():
@@ -148,5 +204,6 @@ def from_tfds(name):
         return digest.hexdigest()
 
     classes = getattr(label, "num_classes", None)
-    labels = tuple(label.names) if classes and label.names else tuple(map(str, range(classes or 0)))
-    return Dataset(name, features, examples, open, classes, labels, fingerprint=fingerprint)
+    labels = tuple(label.names) if classes and label.names else ()
+    own = {"shuffled": not info.disable_shuffling, "fingerprint": fingerprint}
+    return Dataset(name, features, examples, open, classes, labels, **own)

@@ -120,7 +120,7 @@ def running(
     max_len: int = 64,
     context: int = 0,
 ):
-    """Windows of running text, the documents of a split laid end to end.
+    """Windows of running text, the documents of a split laid end to end, an end token between them.
 
     Examples: targets int32[max_len], a stretch of the text, and tokens int32[max_len], the token before each. Each
     token of a split is scored once. Beyond train a window reaches back by `context` tokens that were scored in the
@@ -139,9 +139,10 @@ def running(
         def make():
             source, notes = raw.open(base), {}
             documents = [text for chunk in _chunks(source) for text in lines(_texts(chunk, field, notes))]
-            return {"tokens": np.concatenate([np.array(ids, np.int32) for ids in tokenizer.encode(documents)])}, notes
+            closed = [np.array([*ids, END], np.int32) for ids in tokenizer.encode(documents)]
+            return {"tokens": np.concatenate(closed)[:-1]}, notes  # between them: there is none at the end
 
-        arrays, notes = cached(f"{name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline)}", make)
+        arrays, notes = cached(f"{name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline, 'ends')}", make)
         return arrays["tokens"], notes
 
     def starts(base, length):
@@ -170,9 +171,10 @@ def running(
         {"tokens": ((max_len,), np.dtype("int32")), "targets": ((max_len,), np.dtype("int32"))},
         {base: len(starts(base, len(stream(base)[0]))) for base in raw.examples},
         open,
+        shuffled=True,  # the end of a text is a text; windows out of its middle would have their neighbours in train
         tokenizer=tokenizer,
         token_counts=lambda: np.bincount(stream("train")[0], minlength=tokenizer.size),
-        fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, max_len, context),
+        fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context),
     )
 
 
@@ -221,6 +223,7 @@ def _dataset(raw, tokenizer, convert, features, buckets, parts):
         open,
         raw.classes if "label" in features else None,
         raw.labels if "label" in features else (),
+        shuffled=raw.shuffled,
         tokenizer=tokenizer,
         buckets=(*buckets, longest) if buckets and buckets[-1] < longest else tuple(buckets),
         fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, *parts),

@@ -30,7 +30,8 @@ def classify_images(
 
     def inputs(spec, config):
         shape, _ = spec.features["image"]
-        return {"image": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
+        mask = jax.ShapeDtypeStruct((1,), jnp.float32)
+        return {"image": jax.ShapeDtypeStruct((1, *shape), jnp.float32), "mask": mask}
 
     def model_inputs(batch):
         shift, scale = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
