@@ -28,7 +28,7 @@ lint: $(VENV)/dev.done
 	$(RUN) -m ruff format --check .
 
 results: $(VENV)/run.done
-	$(RUN) -m results.tables
+	$(RUN) -m research.studies.tables
 
 # A folder made by another Python is made anew.
 $(VENV)/python: FORCE

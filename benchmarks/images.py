@@ -7,7 +7,7 @@ Each side of each workload is a process of its own that trains in turns of a sec
 medians. Ours reads real data through the project's own pipeline; PyTorch has its batch in memory. Both compute in
 float32 on all cores with their defaults: PyTorch eager with the fused optimizer, in its default layout and in
 channels_last; ours with the settings named in WORKLOADS, which change no number beyond rounding. Writes
-results/speed_images.json, from which `python -m results.tables` makes README's table.
+results/speed_images.json, from which `python -m research.studies.tables` makes README's table.
 """
 
 import time

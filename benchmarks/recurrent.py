@@ -9,7 +9,7 @@ steps through it by GRU cells, feeding the context on, as its own tutorials do. 
 enters behind the recurrence ("additive"), or is fed on as theirs ("additive_fed"). Translating: the same network, 64
 sources of 100 tokens, outputs of up to 100 tokens, greedy and by a beam of 4; counted are sentences, and the peer is
 PyTorch's step by step. Each side is a process of its own that works in turns of some seconds, the others waiting.
-Writes results/speed_recurrent.json, from which `python -m results.tables` makes README's table.
+Writes results/speed_recurrent.json, from which `python -m research.studies.tables` makes README's table.
 """
 
 import time
@@ -57,7 +57,7 @@ def ours(workload):
     config = configs.override(configs.base(), {**named, **own, **size, **rest})
     ids = type("Ids", (), {"pad": PAD, "begin": BEGIN, "end": END, "size": VOCABULARY})
     features = {field: ((LENGTH,), np.dtype("int32")) for field in ("source", "target")}
-    spec = Dataset("random", features, {"train": BATCH}, None, tokenizer=ids)
+    spec = Dataset("random", features, {"train": BATCH}, None, tokenizer=ids, sequences=tuple(features))
     model = MODELS["seq2seq"](**configs.arguments("model", config))
     task = TASKS["translate"](spec, **configs.arguments("task", config))
     times = configs.durations(config, BATCH)
@@ -74,7 +74,7 @@ def ours(workload):
         nonlocal state
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < seconds or not done:
-            state, metrics = step(state, batch, key, STEPS_PER_CALL)
+            state, metrics = step(state, {}, batch, key, STEPS_PER_CALL)
             jax.block_until_ready(metrics)
             done += STEPS_PER_CALL * BATCH * LENGTH
         return done, time.perf_counter() - began, 0.0

@@ -4,7 +4,7 @@
 
 gensim trains one model a seed of --seeds, with the runs' dimensions, window, negatives, subsampling, epochs and least
 count. Sets hold word, word and score a line: WordSim-353 (Finkelstein et al. 2002), SimLex-999 (Hill et al. 2015).
-Writes results/similarity.json, from which `python -m results.tables` makes README's table.
+Writes results/similarity.json, from which `python -m research.studies.tables` makes README's table.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import pathlib
 from benchmarks.turns import ROOT
 from benchmarks.word_vectors import gensim_texts
 from experiments.nearest import of_run
-from research import runs, similarity
+from research import runs
+from research.inference import similarity
 from research.pretrained import word_vectors
 
 

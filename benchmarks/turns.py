@@ -84,7 +84,7 @@ def ours(name, overrides, count):
             asked = time.perf_counter()
             batch = next(batches) if k == 1 else stack([next(batches) for _ in range(k)], k)
             waited += time.perf_counter() - asked
-            state, metrics = step(state, batch, key, *(() if k == 1 else (k,)))
+            state, metrics = step(state, {}, batch, key, *(() if k == 1 else (k,)))
             jax.block_until_ready(metrics)
             done += count(setup, batch)
         return done, time.perf_counter() - began, waited

@@ -14,8 +14,8 @@ as questions-words.txt.
 import numpy as np
 
 from experiments import command
-from research import similarity
 from research.errors import UserError
+from research.inference import similarity
 from research.pretrained import word_vectors
 
 PICTURED = 100  # words of a picture for which none are given: the most frequent

@@ -11,8 +11,9 @@ object a line, with unrounded probabilities.
 import json
 
 from experiments import command
-from research import prediction, runs
+from research import runs
 from research.errors import UserError
+from research.inference import prediction
 
 
 def make_parser():

@@ -14,8 +14,9 @@ import json
 import sys
 
 from experiments import command
-from research import pictures, translation
+from research import pictures
 from research.errors import UserError
+from research.inference import translation
 from research.log import counted
 
 

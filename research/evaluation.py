@@ -42,10 +42,10 @@ def evaluate(setup, variables, role, eval_step=None, *, step=None, stop=()):
         for name, array in arrays.items():
             kept[name].append(array[mask > 0])
 
-    for batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
+    for examples, batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
         if stop:
             return None
-        pending.append((batch["mask"], eval_step(variables, batch)))
+        pending.append((batch["mask"], eval_step(variables, batch, examples)))
         if len(pending) >= IN_FLIGHT:
             fetch()
     while pending:

@@ -86,11 +86,11 @@ def _train(setup, folder, checkpoints, stop, began):
         del restored  # or its state would stay beside the best one below
         eval_step = make_eval_step(setup.model, setup.task, setup.mesh)
         state, progress = _steps(setup, state, progress, checkpoints, log, eval_step, stop, began)
-        best, variables = progress["best_step"], eval_variables(state)
+        best, variables = progress["best_step"], eval_variables(state, setup.constants)
         if best != progress["step"]:
             del state, variables  # first: a run that fills its device has no room for a second one
             checkpoints.wait()
-            variables = checkpoints.variables(best, sharding.replicated(setup.mesh))
+            variables = {**checkpoints.variables(best, sharding.replicated(setup.mesh)), **setup.constants}
         found = {"validation": progress["best"]}
         if "test" in setup.splits:
             found["test"] = evaluate(setup, variables, "test", eval_step, step=best, stop=stop)
@@ -148,7 +148,9 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
     while True:
         step = progress["step"]
         if progress["due"]:
-            values = evaluate(setup, eval_variables(state), "validation", eval_step, step=step, stop=stop)
+            values = evaluate(
+                setup, eval_variables(state, setup.constants), "validation", eval_step, step=step, stop=stop
+            )
             if values is not None:
                 log.row(step, "validation", values)
                 _judge(values, progress, config)
@@ -178,7 +180,8 @@ def _make_advance(setup, start):
     train_step = make_train_step(setup.model, setup.task, setup.optimizer, config, setup.mesh)
     own = (start, times["train"], jax.process_index(), jax.process_count())
     batches = train_batches(setup.splits["train"], config.seed, config.data.batch_size, *own)
-    key = sharding.place(run_key(config.seed), sharding.replicated(setup.mesh))
+    whole = sharding.replicated(setup.mesh)
+    key, constants = sharding.place(run_key(config.seed), whole), sharding.place(dict(setup.constants), whole)
     stacked = config.train.steps_per_call > 1
     k = min(config.train.steps_per_call, times["eval"], times["train"])
 
@@ -186,7 +189,7 @@ def _make_advance(setup, start):
         count, asked = min(k, boundary - step), time.monotonic()
         batch = stack([next(batches) for _ in range(count)], k) if stacked else next(batches)
         waited = time.monotonic() - asked
-        state, measured = train_step(state, batch, key, *((count,) if stacked else ()))
+        state, measured = train_step(state, constants, batch, key, *((count,) if stacked else ()))
         return state, count, measured, waited
 
     return advance

@@ -20,23 +20,23 @@ class Optimizer(NamedTuple):
     learning_rate: Callable  # step, int32[] -> float32[]: the rate of that step's update
 
 
-def make_optimizer(config, arguments, times):
+def make_optimizer(settings, arguments, times):
     """clip -> the named optimizer with decay on kernels -> rules.
 
     Args:
-        config: the section `optimizer`.
+        settings: the section `optimizer` or any mapping like it; numbers may be arrays.
         arguments: of the named optimizer alone, {name: value}.
         times: durations in steps, as research.config.durations gives them.
     """
-    factor = make_schedule(config, times)
+    factor = make_schedule(settings, times)
 
     def learning_rate(step):
-        return jnp.asarray(config.learning_rate * factor(step), jnp.float32)
+        return jnp.asarray(settings["learning_rate"] * factor(step), jnp.float32)
 
-    core = OPTIMIZERS[config.name](learning_rate, config.weight_decay, is_decayed, **arguments)
-    if config.clip_norm is not None:
-        core = optax.chain(optax.clip_by_global_norm(config.clip_norm), core)
-    rules = [_parse_rule(rule) for rule in config.rules]
+    core = OPTIMIZERS[settings["name"]](learning_rate, settings["weight_decay"], is_decayed, **arguments)
+    if settings["clip_norm"] is not None:
+        core = optax.chain(optax.clip_by_global_norm(settings["clip_norm"]), core)
+    rules = [_parse_rule(rule) for rule in settings["rules"]]
     if not rules:
         return Optimizer(core.init, core.update, learning_rate)
 
@@ -56,43 +56,46 @@ def make_optimizer(config, arguments, times):
 # Schedules: builders of step -> factor in [0, 1], where step counts from the end of the warm-up: negative within it.
 
 
-def constant(config, steps, times):
+def constant(settings, steps, times):
     return lambda step: 1.0
 
 
-def linear(config, steps, times):
-    return lambda step: 1 - (1 - config.end_factor) * jnp.clip(step / steps, 0, 1)
+def linear(settings, steps, times):
+    return lambda step: 1 - (1 - settings["end_factor"]) * jnp.clip(step / steps, 0, 1)
 
 
-def cosine(config, steps, times):
+def cosine(settings, steps, times):
     """Loshchilov and Hutter 2017, equation 5 (arXiv:1608.03983), without restarts."""
 
     def factor(step):
-        return config.end_factor + (1 - config.end_factor) * (1 + jnp.cos(jnp.pi * jnp.clip(step / steps, 0, 1))) / 2
+        return (
+            settings["end_factor"]
+            + (1 - settings["end_factor"]) * (1 + jnp.cos(jnp.pi * jnp.clip(step / steps, 0, 1))) / 2
+        )
 
     return factor
 
 
-def exponential(config, steps, times):
+def exponential(settings, steps, times):
     """end_factor ** (step / decay): multiplied by end_factor every `decay` steps, once in the run if not given."""
     decay = steps if times["decay"] is None else times["decay"]
-    return lambda step: jnp.power(jnp.float32(config.end_factor), jnp.maximum(step, 0) / max(1, decay))
+    return lambda step: jnp.power(jnp.float32(settings["end_factor"]), jnp.maximum(step, 0) / max(1, decay))
 
 
-def piecewise(config, steps, times):
+def piecewise(settings, steps, times):
     """boundary_factors[i] from step boundaries[i] of the run on, 1 before the first."""
     edges = jnp.asarray(times["boundaries"], jnp.float32) - times["warmup"]
-    factors = jnp.asarray((1.0, *config.boundary_factors), jnp.float32)
+    factors = jnp.asarray((1.0, *settings["boundary_factors"]), jnp.float32)
     return lambda step: factors[jnp.sum(step >= edges)]
 
 
-def wsd(config, steps, times):
+def wsd(settings, steps, times):
     """Warm-up, stable, decay: 1, then linear to end_factor over the last `decay` steps (a fifth, if not given).
 
     Hu et al. 2024, section 4 (arXiv:2404.06395); a linear decay as Haegele et al. 2024 (arXiv:2405.18392).
     """
     decay = max(1, steps // 5 if times["decay"] is None else times["decay"])
-    return lambda step: 1 - (1 - config.end_factor) * jnp.clip((step - (steps - decay)) / decay, 0, 1)
+    return lambda step: 1 - (1 - settings["end_factor"]) * jnp.clip((step - (steps - decay)) / decay, 0, 1)
 
 
 SCHEDULES = {
@@ -105,13 +108,13 @@ SCHEDULES = {
 }
 
 
-def make_schedule(config, times):
+def make_schedule(settings, times):
     """step -> factor of the learning rate: (step + 1) / (warmup + 1) up to `warmup`, then the schedule's.
 
     The first update is not lost to a rate of zero, and the peak is reached at step `warmup` exactly.
     """
     warmup = times["warmup"]
-    after = SCHEDULES[config.schedule](config, max(1, times["train"] - warmup), times)
+    after = SCHEDULES[settings["schedule"]](settings, max(1, times["train"] - warmup), times)
 
     def factor(step):
         return jnp.minimum((step + 1) / (warmup + 1), 1.0) * after((step - warmup).astype(jnp.float32))

@@ -100,7 +100,8 @@ def read_spec(folder):
         raise UserError(2, f"{path}: not a manifest of ours") from error
     name, features, examples, classes, labels = named
     features = {field: (tuple(shape), np.dtype(dtype)) for field, (shape, dtype) in features.items()}
-    return Dataset(name, features, examples, None, classes, tuple(labels), read_tokenizer(folder))
+    own = {"tokenizer": read_tokenizer(folder), "sequences": tuple(data.get("sequences", ()))}
+    return Dataset(name, features, examples, None, classes, tuple(labels), **own)
 
 
 def read_tokenizer(folder):
@@ -260,6 +261,7 @@ def describe_data(dataset, splits):
         "examples": dict(dataset.examples),
         "classes": dataset.classes,
         "labels": list(dataset.labels),
+        "sequences": list(dataset.sequences),
         "tokenizer": dataset.tokenizer.digest if dataset.tokenizer else None,
         "fingerprint": {base: dataset.fingerprint(base) for base in splits} if dataset.fingerprint else {},
     }

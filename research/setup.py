@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from research.models import MODELS
 from research.optimizers import make_optimizer, path_of
 from research.randomness import fold, run_key
 from research.tasks import TASKS
-from research.train_step import eval_variables, example_keys, make_init
+from research.train_step import eval_keys, eval_variables, example_keys, make_init
 
 
 class Setup(NamedTuple):
@@ -33,6 +34,7 @@ class Setup(NamedTuple):
     times: dict | None = None  # durations in steps
     init: Any = None  # key -> TrainState
     abstract: Any = None  # TrainState of ShapeDtypeStructs with shardings
+    constants: Any = MappingProxyType({})  # {collection: ...} that the step and evaluation read beside the state
 
 
 def resolve(config, devices=None, tokenizer=None):
@@ -122,17 +124,23 @@ def summary(params):
 def _check_metrics(setup):
     """Task and model go together, and the metrics that the config goes by are among those that the task evaluates."""
     task, name = setup.task, setup.config.task.name
-    variables = eval_variables(setup.abstract)
+    variables = eval_variables(setup.abstract, setup.constants)
     batch = {**read(setup.splits["validation"], [0]), "mask": np.ones(1, np.float32)}
     keys = {"dropout": run_key(0), "augment": example_keys(run_key(0), 0, 1)}
-    own = {"params": setup.abstract.params, **setup.abstract.model_state}
+    own = {"params": setup.abstract.params, **setup.abstract.model_state, **setup.constants}
     with users_code(f"config.task.name: {name} on config.model.name {setup.config.model.name}", __file__):
         found = jax.eval_shape(lambda v, b, k: task.loss(setup.model, v, b, k, True), own, batch, keys)
-        evaluated = jax.eval_shape(lambda v, b: task.evaluate(setup.model, v, b), variables, batch)
+        given = (variables, batch, eval_keys(np.zeros(1, np.int32)))
+        evaluated = jax.eval_shape(lambda v, b, k: task.evaluate(setup.model, v, b, k), *given)
     if not isinstance(found, tuple) or len(found) != 3:
         raise UserError(
             2, f"config.task.name: {name}: loss gives no terms, metrics, model_state{defined_at(task.loss)}"
         )
+    if lost := sorted(set(setup.abstract.model_state) - set(found[2])):
+        raise UserError(2, f"config.task.name: {name}: loss gives no {', '.join(lost)} back{defined_at(task.loss)}")
+    if unknown := sorted(set(task.weights) - set(found[0])):
+        known = ", ".join(found[0])
+        raise UserError(2, f"config.task.weights: there is no term {', '.join(unknown)}; the terms are {known}")
     if not isinstance(evaluated, tuple) or len(evaluated) != 2:
         raise UserError(2, f"config.task.name: {name}: evaluate gives no sums, arrays{defined_at(task.evaluate)}")
     for function, pairs in ((task.loss, found[0] | found[1]), (task.evaluate, evaluated[0])):

@@ -1,6 +1,6 @@
 """The train step: from state, batch and key to the next state and what was measured. Everything trains through it.
 
-    loss = sum over terms of weight 1 * sum / count
+    loss = sum over terms of weight * sum / count
 
 with sums and counts over all microbatches and devices. The counts are known before the backward pass, so that gradients
 are only ever added: masks may be as uneven as they like, and the numbers do not depend on how a batch is cut.
@@ -17,7 +17,7 @@ from jax import lax
 
 from research import sharding
 from research.data.augment import make_augment
-from research.randomness import fold, fold_each
+from research.randomness import fold, fold_each, run_key
 
 
 class TrainState(NamedTuple):
@@ -28,24 +28,28 @@ class TrainState(NamedTuple):
     ema: Any  # averages {"params": ..., collection: ...}, which evaluation then reads; None where off
 
 
-def make_init(model, task, spec, config, optimizer):
+def make_init(model, task, spec, settings, optimizer):
     """key -> TrainState at step 0; pure, for jit or eval_shape."""
 
     def init(key):
-        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in task.inputs(spec, config).items()}
+        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in task.inputs(spec, settings).items()}
         variables = model.init({"params": fold(key, "init")}, **inputs, train=False)
         params = variables.pop("params")
-        ema = None if config.train.ema is None else jax.tree.map(jnp.copy, {"params": params, **variables})
+        ema = None if settings["train"]["ema"] is None else jax.tree.map(jnp.copy, {"params": params, **variables})
         return TrainState(jnp.int32(0), params, optimizer.init(params), variables, ema)
 
     return init
 
 
-def make_train_step(model, task, optimizer, config, mesh):
-    """step(state, batch, key) -> (state, metrics), compiled over the mesh by jit or pmap (config.train.parallel).
+def make_train_step(model, task, optimizer, settings, mesh):
+    """step(state, constants, batch, key) -> (state, metrics), compiled over the mesh by jit or pmap.
+
+    Args:
+        settings: a config or any mapping that has its sections `train` and `data`; numbers may be arrays.
 
     Args of step:
         state: TrainState, donated; the same unstacked one in both modes.
+        constants: {collection: ...} that model and task read beside the state, and nothing changes; {} for most.
         batch: {name: array[B, ...]}, mask float32[B, ...] among them; B over all devices.
         key: the run's; the step folds in its own number.
         count: with steps_per_call = k > 1 only, int, and batch is then [k, B, ...]: the first `count` are steps.
@@ -54,48 +58,54 @@ def make_train_step(model, task, optimizer, config, mesh):
         metrics: {name: (sum, count)} float32[], of the parameters before the update; [k] with k > 1, zeros from
         `count` on.
     """
-    devices, k, pmapped = mesh.devices.size, config.train.steps_per_call, config.train.parallel == "pmap"
-    update = make_update(model, task, optimizer, config, axis=sharding.AXIS if pmapped else None)
+    devices, k, pmapped = (
+        mesh.devices.size,
+        settings["train"]["steps_per_call"],
+        settings["train"]["parallel"] == "pmap",
+    )
+    update = make_update(model, task, optimizer, settings, axis=sharding.AXIS if pmapped else None)
     function = update if k == 1 else partial(_run_steps, update)
     batch_axis = 0 if k == 1 else 1
     scalars = (None,) * (1 if k == 1 else 2)  # the key, and the count
     whole, cut = sharding.replicated(mesh), sharding.split(mesh, batch_axis)
     if pmapped:
-        axes = {"in_axes": (None, batch_axis, *scalars), "out_axes": None}
+        axes = {"in_axes": (None, None, batch_axis, *scalars), "out_axes": None}
         compiled = jax.pmap(function, sharding.AXIS, **axes, donate_argnums=0, devices=list(mesh.devices.flat))
     else:
-        shardings = {"in_shardings": (whole, cut, *(whole for _ in scalars)), "out_shardings": whole}
+        shardings = {"in_shardings": (whole, whole, cut, *(whole for _ in scalars)), "out_shardings": whole}
         compiled = jax.jit(function, **shardings, donate_argnums=0)
 
     def shards(x):  # [..., B, ...] -> [..., devices, B / devices, ...]
         own = devices // jax.process_count()
         return x.reshape(*x.shape[:batch_axis], own, x.shape[batch_axis] // own, *x.shape[batch_axis + 1 :])
 
-    def step(state, batch, key, *count):
+    def step(state, constants, batch, key, *count):
         if pmapped:
             batch = jax.tree.map(shards, batch)
         batch = sharding.place(batch, cut)
-        return compiled(state, batch, key, *(sharding.place(np.int32(n), whole) for n in count))
+        return compiled(state, constants, batch, key, *(sharding.place(np.int32(n), whole) for n in count))
 
     return step
 
 
-def make_gradients(model, task, config, axis):
-    """gradients(state, batch, key) -> gradient of the loss, sums of terms and metrics over everything, model_state.
+def make_gradients(model, task, settings, axis):
+    """gradients(state, constants, batch, key) -> gradient of the loss, sums of terms and metrics, model_state.
 
-    `axis` names the map it runs in, None under jit; the key is the step's.
+    Sums are over everything. `axis` names the map it runs in, None under jit; the key is the step's.
     """
-    augment, parts = make_augment(config.data.augment), config.train.microbatches
+    augment, parts = make_augment(settings["data"]["augment"]), settings["train"]["microbatches"]
     over_devices = (lambda tree: tree) if axis is None else partial(lax.psum, axis_name=axis)
 
-    def losses(params, model_state, part, keys):
-        return task.loss(model, {"params": params, **model_state}, part, keys, True)
+    def gradients(state, constants, batch, key):
+        def losses(params, model_state, part, keys):
+            variables = {"params": params, **model_state, **constants}
+            terms, metrics, after = task.loss(model, variables, part, keys, True)
+            return terms, metrics, {name: after[name] for name in model_state}  # constants stay as they are
 
-    def objective(params, model_state, part, keys, counts):
-        terms, metrics, model_state = losses(params, model_state, part, keys)
-        return _loss(terms, counts), ({**terms, **metrics}, model_state)
+        def objective(params, model_state, part, keys, counts):
+            terms, metrics, model_state = losses(params, model_state, part, keys)
+            return _loss(terms, counts, task.weights), ({**terms, **metrics}, model_state)
 
-    def gradients(state, batch, key):
         shard = 0 if axis is None else lax.axis_index(axis)
         examples = example_keys(key, shard, batch["mask"].shape[0])
         if augment is not None:
@@ -133,23 +143,23 @@ def make_gradients(model, task, config, axis):
             sums = _total(sums)
         gradient, sums = over_devices((gradient, sums))
         if "loss" not in counts:  # several terms, each logged by its name, and their sum
-            sums["loss"] = (_loss({name: sums[name] for name in counts}, counts), jnp.float32(1))
+            sums["loss"] = (_loss({name: sums[name] for name in counts}, counts, task.weights), jnp.float32(1))
         return gradient, sums, model_state
 
     return gradients
 
 
-def make_update(model, task, optimizer, config, axis):
-    """One step as a pure function of (state, batch, key); `axis` names the map it runs in, None under jit."""
-    gradients = make_gradients(model, task, config, axis)
+def make_update(model, task, optimizer, settings, axis):
+    """update(state, constants, batch, key) -> state, metrics: one step, pure; `axis` as for the gradients."""
+    gradients, decay = make_gradients(model, task, settings, axis), settings["train"]["ema"]
 
-    def update(state, batch, key):
-        gradient, sums, model_state = gradients(state, batch, fold(key, "step", state.step))
+    def update(state, constants, batch, key):
+        gradient, sums, model_state = gradients(state, constants, batch, fold(key, "step", state.step))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:  # of batch statistics too: those of the parameters are not those of their average
-            ema = jax.tree.map(partial(_averaged, config.train.ema), ema, {"params": params, **model_state})
+            ema = jax.tree.map(partial(_averaged, decay), ema, {"params": params, **model_state})
         measured = {
             "gradient_norm": optax.tree.norm(gradient),
             "parameter_norm": optax.tree.norm(state.params),
@@ -163,21 +173,23 @@ def make_update(model, task, optimizer, config, axis):
 
 
 def make_eval_step(model, task, mesh):
-    """evaluate(variables, batch) -> sums {name: (sum, count)}, arrays {name: [B, ...]}; compiled over the mesh.
+    """evaluate(variables, batch, examples) -> sums {name: (sum, count)}, arrays {name: [B, ...]}; over the mesh.
+
+    `examples` are the rows' numbers in their split, int32[B]: what is drawn for a row follows from its own.
 
     Each device works on its own rows to the end: a loop that ends when all its rows are done, as generation has, asks
     no other device. (XLA's CPU devices deadlock on a collective in each of its turns.)
     """
     whole, cut = sharding.replicated(mesh), sharding.split(mesh)
 
-    def evaluate(variables, batch):
-        sums, arrays = task.evaluate(model, variables, batch)
+    def evaluate(variables, batch, examples):
+        sums, arrays = task.evaluate(model, variables, batch, eval_keys(examples))
         return lax.psum(sums, sharding.AXIS), arrays
 
-    specs = {"in_specs": (whole.spec, cut.spec), "out_specs": (whole.spec, cut.spec)}
+    specs = {"in_specs": (whole.spec, cut.spec, cut.spec), "out_specs": (whole.spec, cut.spec)}
     function = jax.shard_map(evaluate, mesh=mesh, check_vma=False, **specs)
-    compiled = jax.jit(function, in_shardings=(whole, cut), out_shardings=whole)
-    return lambda variables, batch: compiled(variables, sharding.place(batch, cut))
+    compiled = jax.jit(function, in_shardings=(whole, cut, cut), out_shardings=whole)
+    return lambda variables, *rows: compiled(variables, *sharding.place(rows, cut))
 
 
 def example_keys(key, shard, rows):
@@ -185,29 +197,36 @@ def example_keys(key, shard, rows):
     return fold_each(key, "example", shard * rows + jnp.arange(rows))
 
 
-def eval_variables(state):
-    """What evaluation reads of a state: the averages where they are kept."""
-    return {"params": state.params, **state.model_state} if state.ema is None else state.ema
+def eval_keys(examples):
+    """The keys of Task.evaluate, from the numbers of examples in their split alone."""
+    return {"augment": fold_each(run_key(0), "evaluation", examples)}
 
 
-def _run_steps(update, state, batches, key, count):
+def eval_variables(state, constants):
+    """What evaluation reads: the averages where they are kept, and what nothing trains."""
+    own = {"params": state.params, **state.model_state} if state.ema is None else state.ema
+    return {**own, **constants}
+
+
+def _run_steps(update, state, constants, batches, key, count):
     """The first `count` of k steps in one program; metrics of each, [k]."""
     one = lambda i: jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), batches)
-    shapes = jax.eval_shape(lambda: update(state, one(0), key)[1])
+    shapes = jax.eval_shape(lambda: update(state, constants, one(0), key)[1])
     steps = jax.tree.leaves(batches)[0].shape[0]
     metrics = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
 
     def body(i, carry):
         state, metrics = carry
-        state, new = update(state, one(i), key)
+        state, new = update(state, constants, one(i), key)
         return state, jax.tree.map(lambda all, x: all.at[i].set(x), metrics, new)
 
     return lax.fori_loop(0, count, body, (state, metrics))
 
 
-def _loss(terms, counts):
-    """Sum over the terms of sum / count; a count of 0 makes a term 0, and its gradient too."""
-    return sum(jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0) for name, (s, _) in terms.items())
+def _loss(terms, counts, weights):
+    """Sum over the terms of weight * sum / count; a count of 0 makes a term 0, and its gradient too."""
+    mean = lambda name, s: jnp.where(counts[name] > 0, s / jnp.maximum(counts[name], 1e-30), 0.0)
+    return sum(weights.get(name, 1.0) * mean(name, s) for name, (s, _) in terms.items())
 
 
 def _averaged(decay, average, new):

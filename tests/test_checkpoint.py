@@ -9,10 +9,11 @@ import jax
 import pytest
 from conftest import ROOT, make_config, make_setup
 
-from research import loop, prediction, runs
+from research import loop, runs
 from research.checkpoint import Checkpoints, read_best, warm_start
 from research.errors import UserError
 from research.evaluation import evaluate
+from research.inference import prediction
 from research.setup import prepare_evaluation
 
 # The first evaluation is the best, and step 8 neither the best nor the newest: a wrong step has other numbers.

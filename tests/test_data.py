@@ -93,7 +93,9 @@ def test_a_split_of_several_parts_reads_as_one(limit):
 def test_evaluation_batches_count_each_example_once(n):
     split = digits(f"train[:{n}]")
     for batch_size in range(1, n + 2):
-        batches = list(eval_batches(split, batch_size))
+        numbers, batches = zip(*eval_batches(split, batch_size))
+        counted = np.concatenate([own[batch["mask"] > 0] for own, batch in zip(numbers, batches)])
+        assert counted.tolist() == list(range(n))
         assert all(len(batch["mask"]) == batch_size for batch in batches)
         labels = np.concatenate([batch["label"][batch["mask"] > 0] for batch in batches])
         assert np.array_equal(labels, read(split, range(n))["label"])

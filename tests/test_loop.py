@@ -174,7 +174,7 @@ def test_the_same_command_twice_gives_the_same_bits_and_a_finished_run_its_resul
 def test_n_examples_are_counted_n_times_at_any_batch_size(devices):
     setup = make_setup(devices, data__splits__validation="train[96:127]")  # 31
     state = jax.jit(setup.init)(run_key(0))
-    variables = jax.device_get(eval_variables(state))
+    variables = jax.device_get(eval_variables(state, {}))
     images = setup.splits["validation"]
     logits = setup.model.apply(variables, images.arrays["train"]["image"][96:127] / np.float32(255))
     labels = images.arrays["train"]["label"][96:127]
@@ -266,8 +266,8 @@ def test_a_metric_that_is_not_finite_is_divergence_and_the_last_good_state_stays
             wanted = 1 + (2 if split == "validation" else 3)  # one more: what setup asks for the names
             return {"nan": math.nan if len(evaluated) == wanted and name == "nan" else 1.0}
 
-        def evaluate(model, variables, batch):
-            sums, arrays = task.evaluate(model, variables, batch)
+        def evaluate(model, variables, batch, keys):
+            sums, arrays = task.evaluate(model, variables, batch, keys)
             return {
                 **sums,
                 "perplexity": (sums["loss"][1] * (710.0 if name == "perplexity" else 1.0), sums["loss"][1]),

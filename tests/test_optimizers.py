@@ -140,8 +140,7 @@ def test_rate_and_decay_may_be_traced_numbers(name):
     times = configs.durations(config, 96)
 
     def first(rate, decay):
-        section = config.optimizer.copy_and_resolve_references().unlock()
-        section = type("Section", (), {**section.to_dict(), "learning_rate": rate, "weight_decay": decay})
+        section = {**config.optimizer.to_dict(), "learning_rate": rate, "weight_decay": decay}
         made = make_optimizer(section, configs.arguments("optimizer", config), times)
         return made.update(GRADIENTS, made.init(PARAMS), PARAMS)[0]
 

@@ -128,12 +128,12 @@ def test_the_worked_example_of_adding_one_works(kind, tmp_path):
 
 
 def test_figures_are_those_of_the_results(tmp_path):
-    """README's table and the headers are what results/tables.py writes from results/images.json."""
-    for folder in ("results", "configs"):
+    """README's table and the headers are what research/studies/tables.py writes from results/."""
+    for folder in ("results", "configs", "research"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.md", tmp_path)
     subprocess.run(
-        [sys.executable, "-m", "results.tables"],
+        [sys.executable, "-m", "research.studies.tables"],
         cwd=tmp_path,
         check=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

@@ -12,9 +12,10 @@ import pytest
 from conftest import CASES, assert_same_bits, assert_same_numbers, make_config, run_script
 from PIL import Image
 
-from research import loop, runs, translation
+from research import loop, runs
 from research.data import tokenize
 from research.errors import UserError
+from research.inference import translation
 from research.models import seq2seq
 from research.models.rnn import CELLS
 from research.models.seq2seq import Seq2Seq, additive_scores

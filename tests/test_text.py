@@ -311,7 +311,7 @@ def test_shapes_are_few_and_each_is_traced_once():
     for batch in train_batches(setup.splits["train"], 0, 16, 0, 24):
         shapes.add(batch["source"].shape)
         assert batch["source"].shape[1] in (18, 21, 24) and batch["target"].shape[1] == batch["source"].shape[1]
-        state, _ = step(state, batch, key)
+        state, _ = step(state, {}, batch, key)
     assert len(shapes) > 1
     # The step looks at the loss twice: for its counts, and for its gradient.
     assert set(traces) == shapes and all(traces.count(shape) == 2 for shape in shapes)
@@ -319,20 +319,22 @@ def test_shapes_are_few_and_each_is_traced_once():
 
 def test_bucketed_metrics_equal_unbucketed_ones():
     plain, bucketed = make_setup(**BUCKETS), make_setup(**BUCKETS, data__buckets=(18, 21))
-    variables = eval_variables(jax.jit(plain.init)(run_key(0)))
+    variables = eval_variables(jax.jit(plain.init)(run_key(0)), {})
     expected, found = (evaluate(setup, variables, "validation") for setup in (plain, bucketed))
     assert found.keys() == expected.keys() >= {"loss", "perplexity", "bleu", "chrf", "exact_match"}
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-5), name
     seen = [
-        row for batch in eval_batches(bucketed.splits["validation"], 7) for row in batch["reference"][batch["mask"] > 0]
+        row
+        for _, batch in eval_batches(bucketed.splits["validation"], 7)
+        for row in batch["reference"][batch["mask"] > 0]
     ]
     assert sorted(map(bytes, seen)) == sorted(map(bytes, plain.splits["validation"].arrays["validation"]["reference"]))
 
 
 def test_text_evaluated_over_eight_devices_is_text_evaluated_on_one():
     alone, split = make_setup(**BUCKETS, task__beam_size=2), make_setup(8, **BUCKETS, task__beam_size=2)
-    variables = jax.device_get(eval_variables(jax.jit(alone.init)(run_key(0))))
+    variables = jax.device_get(eval_variables(jax.jit(alone.init)(run_key(0)), {}))
     expected, found = (evaluate(setup, variables, "validation") for setup in (alone, split))
     assert found == pytest.approx(expected, rel=1e-5)
 

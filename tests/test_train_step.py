@@ -1,16 +1,22 @@
 """Invariants of the step: the same numbers however a batch is cut, the same bits from the same key."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_same_bits, assert_same_numbers, make_setup
 
+from research import config as configs
 from research import sharding
-from research.data.batches import train_batches
+from research.data.batches import stack, train_batches
+from research.errors import UserError
 from research.models import MODELS
+from research.models.layers import head
+from research.optimizers import make_optimizer
 from research.randomness import run_key
-from research.train_step import make_train_step
+from research.tasks import TASKS
+from research.train_step import eval_variables, make_train_step, make_update
 
 UNEVEN = np.array([1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1], np.float32)  # shards of 8 devices: some empty
 NORM = {"model__name": "normed"}
@@ -34,7 +40,7 @@ def train(steps=2, devices=1, seed=0, mask=UNEVEN, edit=lambda batch: batch, **o
     setup = make_setup(devices, **overrides)
     state, step = start(setup, seed)
     for batch in batches_of(setup, steps, mask):
-        state, metrics = step(state, edit(batch), run_key(seed))
+        state, metrics = step(state, {}, edit(batch), run_key(seed))
     return jax.device_get((state, metrics))
 
 
@@ -104,7 +110,7 @@ def test_a_loss_of_two_terms_with_counts_of_their_own_is_cut_exactly(parallel, d
 
         state, _ = start(setup)
         step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
-        return jax.device_get(step(state, batches_of(setup, 1)[0], run_key(0)))
+        return jax.device_get(step(state, {}, batches_of(setup, 1)[0], run_key(0)))
 
     alone, found = run(1), run(devices, train__microbatches=parts, train__parallel=parallel)
     assert_same_numbers(found, alone)
@@ -129,12 +135,12 @@ def test_k_steps_a_call_equal_k_calls(parallel, devices):
     batches = batches_of(single, 5)
     measured = []
     for batch in batches:
-        state, metrics = step(state, batch, run_key(0))
+        state, metrics = step(state, {}, batch, run_key(0))
         measured.append(metrics)
     for first, count in ((0, 3), (3, 2)):  # the second call stops inside its three
         chosen = (batches[first:] + batches[-1:])[:3]
         stacked = {name: np.stack([batch[name] for batch in chosen]) for name in chosen[0]}
-        other, metrics = steps(other, stacked, run_key(0), count)
+        other, metrics = steps(other, {}, stacked, run_key(0), count)
         for i in range(count):
             assert_same_numbers(jax.tree.map(lambda x: x[i], metrics), measured[first + i])
     assert int(other.step) == 5
@@ -157,7 +163,7 @@ def test_another_step_draws_other_numbers(noise):
     state, step = start(setup)
     batch, losses = batches_of(setup, 1)[0], set()
     for _ in range(4):
-        state, metrics = step(state, batch, run_key(0))
+        state, metrics = step(state, {}, batch, run_key(0))
         losses.add(float(metrics["loss"][0]))
     assert len(losses) == 4
 
@@ -186,7 +192,7 @@ def model(request):
     if name == "recurrent_lm":  # texts that begin alike and go on otherwise cannot be told apart
         batch["tokens"][:, 0] = 4 + np.arange(16)
     for i in range(200):
-        state, metrics = step(state, batch, run_key(0))
+        state, metrics = step(state, {}, batch, run_key(0))
         losses.append(float(metrics["loss"][0] / metrics["loss"][1]))
         second = jax.device_get(state.params) if i == 1 else second
         if losses[-1] < 0.01:
@@ -218,7 +224,7 @@ def test_frozen_parameters_stand_still_and_factors_scale_updates():
     (state, step), (other, free_step) = start(frozen), start(free)
     before = jax.device_get(state.params)
     batch = batches_of(frozen, 1)[0]
-    (after, _), (all_free, _) = step(state, batch, run_key(0)), free_step(other, batch, run_key(0))
+    (after, _), (all_free, _) = step(state, {}, batch, run_key(0)), free_step(other, {}, batch, run_key(0))
 
     assert_same_bits(after.params["Conv_0"], before["Conv_0"])
     half = jax.tree.map(lambda a, b: (a + b) / 2, before["Dense_0"]["kernel"], all_free.params["Dense_0"]["kernel"])
@@ -227,17 +233,15 @@ def test_frozen_parameters_stand_still_and_factors_scale_updates():
 
 
 def test_ema_is_the_average_and_evaluation_reads_it():
-    from research.train_step import eval_variables
-
     setup = make_setup(train__ema=0.75, model__name="normed")
     state, step = start(setup)
     own = lambda state: jax.device_get({"params": state.params, **state.model_state})
     expected = own(state)
     for batch in batches_of(setup, 3):
-        state, _ = step(state, batch, run_key(0))
+        state, _ = step(state, {}, batch, run_key(0))
         expected = jax.tree.map(lambda average, new: 0.75 * average + 0.25 * new, expected, own(state))
     assert_same_numbers(state.ema, expected)  # batch statistics too
-    assert_same_bits(eval_variables(state), state.ema)
+    assert_same_bits(eval_variables(state, {}), state.ema)
 
 
 def test_bfloat16_computes_and_float32_accumulates():
@@ -252,10 +256,108 @@ def test_bfloat16_computes_and_float32_accumulates():
 
     state = jax.jit(setup.init)(run_key(0))
     step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
-    state, metrics = step(state, batches_of(setup, 1)[0], run_key(0))
+    state, metrics = step(state, {}, batches_of(setup, 1)[0], run_key(0))
     assert seen["logits"] == jnp.bfloat16
     floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+
+
+def two_terms(setup, **weights):
+    """The task with the loss as the term `one`, and the same again as `other`."""
+
+    def loss(model, variables, batch, keys, train):
+        terms, metrics, model_state = setup.task.loss(model, variables, batch, keys, train)
+        return {"one": terms["loss"], "other": terms["loss"]}, metrics, model_state
+
+    return setup.task._replace(loss=loss, weights=weights)
+
+
+def test_terms_count_by_their_weights_and_by_one_where_none_is_named():
+    setup = make_setup()
+    moved = {}
+    for name, task in (
+        ("plain", setup.task),
+        ("both", two_terms(setup)),
+        ("weighted", two_terms(setup, one=0.25, other=jnp.float32(0.5))),
+    ):
+        state, _ = start(setup)
+        before = jax.device_get(state.params)
+        step = make_train_step(setup.model, task, setup.optimizer, setup.config, setup.mesh)
+        state, metrics = step(state, {}, batches_of(setup, 1)[0], run_key(0))
+        moved[name] = jax.tree.map(lambda a, b: np.asarray(b) - a, before, state.params)
+        moved[f"{name} loss"] = float(metrics["loss"][0] / metrics["loss"][1])
+    assert_same_numbers(moved["both"], jax.tree.map(lambda x: 2 * x, moved["plain"]), 1e-5)
+    assert_same_numbers(moved["weighted"], jax.tree.map(lambda x: 0.75 * x, moved["plain"]), 1e-5)
+    assert moved["weighted loss"] == pytest.approx(0.75 * moved["plain loss"])
+
+
+def test_a_weight_of_a_term_that_is_none_is_refused(monkeypatch):
+    build = TASKS["classify_images"]
+
+    def weighted(spec, *, label_smoothing: float = 0.0):
+        return build(spec, label_smoothing=label_smoothing)._replace(weights={"los": 0.5})
+
+    monkeypatch.setitem(TASKS, "weighted", weighted)
+    with pytest.raises(UserError, match="config.task.weights: there is no term los; the terms are loss") as error:
+        make_setup(task__name="weighted")
+    assert error.value.code == 2
+
+
+class Shifted(nn.Module):
+    """Reads a collection that nothing trains, and tries to change it."""
+
+    classes: int | None = None
+
+    @nn.compact
+    def __call__(self, image, mask=None, *, train=False):
+        shift = self.variable("teacher", "shift", jnp.zeros, (10,))
+        logits = head(self.classes, "float32")(image.reshape(image.shape[0], -1)) + shift.value.reshape(1, -1)
+        if train and not self.is_initializing():
+            shift.value = shift.value + 1
+        return logits
+
+
+@pytest.mark.parametrize("parallel,devices,k", [("jit", 1, 1), ("jit", 2, 2), ("pmap", 2, 1), ("pmap", 2, 2)])
+def test_constants_are_read_and_neither_changed_donated_averaged_nor_saved(monkeypatch, parallel, devices, k):
+    monkeypatch.setitem(MODELS, "shifted", Shifted)
+    options = {"train__parallel": parallel, "train__steps_per_call": k, "train__ema": 0.9}
+    setup = make_setup(devices, model__name="shifted", **options)
+    whole = sharding.replicated(setup.mesh)
+    found = {}
+    for shift in (0.0, 3.0):
+        state = jax.jit(setup.init, out_shardings=whole)(run_key(0))
+        state = state._replace(model_state={}, ema={"params": state.ema["params"]})
+        constants = sharding.place({"teacher": {"shift": shift * jnp.arange(10.0)}}, whole)
+        step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
+        batch = batches_of(setup, 1)[0]
+        batch = batch if k == 1 else stack([batch] * k, k)
+        for _ in range(2):
+            state, metrics = step(state, constants, batch, run_key(0), *((k,) if k > 1 else ()))
+        assert not constants["teacher"]["shift"].is_deleted()
+        assert_same_bits(constants["teacher"]["shift"], shift * jnp.arange(10.0))
+        assert state.model_state == {} and set(state.ema) == {"params"}
+        found[shift] = jax.device_get(state.params)
+        logits = setup.model.apply(eval_variables(state, constants), jnp.zeros((1, 8, 8, 1)))
+        assert float(logits[0, 9] - logits[0, 0]) > 20 * (shift > 0) - 1
+    assert not np.array_equal(found[0.0]["head"]["bias"], found[3.0]["head"]["bias"])
+
+
+def test_settings_may_be_plain_mappings_of_traced_numbers():
+    """So that runs that differ in numbers are one program: ConfigDict refuses tracers."""
+    setup = make_setup(train__ema=0.5, optimizer__name="adamw")
+    state, batch = jax.jit(setup.init)(run_key(0)), batches_of(setup, 1)[0]
+    arguments = configs.arguments("optimizer", setup.config)
+
+    def after(rate, ema):
+        settings = setup.config.to_dict()
+        settings["optimizer"]["learning_rate"], settings["train"]["ema"] = rate, ema
+        optimizer = make_optimizer(settings["optimizer"], arguments, setup.times)
+        update = make_update(setup.model, setup.task, optimizer, settings, axis=None)
+        return update(state, {}, batch, run_key(0))[0].ema
+
+    many = jax.jit(jax.vmap(after))(jnp.asarray([0.1, 0.01]), jnp.asarray([0.9, 0.5]))
+    for i, (rate, ema) in enumerate([(0.1, 0.9), (0.01, 0.5)]):
+        assert_same_numbers(jax.tree.map(lambda x: x[i], many), jax.jit(after)(rate, ema))
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
@@ -271,11 +373,11 @@ def test_one_trace_and_no_transfer_unasked(parallel):
     step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
     key = sharding.place(run_key(0), sharding.replicated(setup.mesh))
     first, *rest = batches_of(setup, 4)
-    state, _ = step(state, first, key)
+    state, _ = step(state, {}, first, key)
     traced = len(traces)
     with jax.transfer_guard("disallow"):
         for batch in rest:
-            state, metrics = step(state, batch, key)
+            state, metrics = step(state, {}, batch, key)
     assert len(traces) == traced
     assert int(state.step) == 4
 
@@ -284,7 +386,7 @@ def test_norms_and_rate_are_what_they_say():
     setup = make_setup(optimizer__learning_rate=0.25)
     state, step = start(setup)
     before = jax.device_get(state.params)
-    state, metrics = step(state, batches_of(setup, 1)[0], run_key(0))
+    state, metrics = step(state, {}, batches_of(setup, 1)[0], run_key(0))
     norm = lambda tree: np.sqrt(sum(np.square(np.asarray(x)).sum() for x in jax.tree.leaves(tree)))
     update = jax.tree.map(lambda new, old: np.asarray(new) - old, state.params, before)
     assert float(metrics["learning_rate"][0]) == 0.25

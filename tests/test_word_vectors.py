@@ -10,18 +10,19 @@ import pytest
 from conftest import ROOT, SHARED, assert_same_bits, assert_same_numbers, run_script
 
 from research import config as configs
-from research import sharding, similarity
+from research import sharding
 from research.data import open_dataset
 from research.data.batches import train_batches
 from research.data.cooccurrences import matrix
 from research.errors import UserError
+from research.inference import similarity
 from research.models.word2vec import Glove, WordVectors
 from research.pretrained.word_vectors import Vectors, read, write
 from research.randomness import run_key
 from research.setup import prepare, resolve
 from research.tasks import TASKS
 from research.tasks.word_vectors import Draws, chances, draw
-from research.train_step import make_train_step
+from research.train_step import eval_keys, make_train_step
 
 RNG = np.random.default_rng(0)
 V, D, WINDOW, NEGATIVES = 20, 6, 3, 5
@@ -72,6 +73,9 @@ def pair_by_pair(kind, v, u, draws, mask):
     return total, count
 
 
+KEYS = {"dropout": jax.random.key(0), "augment": None}
+
+
 def losses(monkeypatch, kind, draws, mask, params):
     """The task's own sums and gradients for these draws."""
     monkeypatch.setattr("research.tasks.word_vectors.draw", lambda *_, **__: draws)
@@ -79,7 +83,7 @@ def losses(monkeypatch, kind, draws, mask, params):
     model, batch = WordVectors(D, V), {"targets": jnp.zeros((len(mask), 5), jnp.int32), "mask": jnp.asarray(mask)}
 
     def loss(params):
-        terms, _, _ = task.loss(model, {"params": params}, batch, {"augment": None}, True)
+        terms, _, _ = task.loss(model, {"params": params}, batch, KEYS, True)
         return terms["loss"]
 
     (total, count), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -164,7 +168,8 @@ def test_evaluation_draws_the_same_wherever_a_block_stands():
     task, model = TASKS["skipgram"](spec(), shared_negatives=4), WordVectors(D, V)
     params = model.init(jax.random.key(0), jnp.zeros((1, 8), int), jnp.zeros((1, 1, 4), int))
     blocks = jnp.asarray(RNG.integers(4, V, (6, 40)), jnp.int32)
-    of = lambda rows: task.evaluate(model, params, {"targets": blocks[rows], "mask": jnp.ones(len(rows))})[0]["loss"]
+    batch = lambda rows: {"targets": blocks[rows], "mask": jnp.ones(len(rows))}
+    of = lambda rows: task.evaluate(model, params, batch(rows), eval_keys(rows))[0]["loss"]
     whole, first, rest = (of(np.array(rows)) for rows in ([0, 1, 2, 3, 4, 5], [4, 2], [5, 0, 3, 1]))
     assert_same_numbers(whole, jax.tree.map(jnp.add, first, rest))
 
@@ -177,7 +182,7 @@ def test_glove_loss_is_the_papers():
         lambda x: jnp.asarray(RNG.normal(size=x.shape), jnp.float32),
         model.init(jax.random.key(0), batch["row"], batch["column"])["params"],
     )
-    total, count = TASKS["glove"](spec()).evaluate(model, {"params": params}, batch)[0]["loss"]
+    total, count = TASKS["glove"](spec()).evaluate(model, {"params": params}, batch, {})[0]["loss"]
     p, expected = jax.tree.map(np.asarray, params), 0
     for i, j, x, weight in ((4, 5, 0.5, (0.5 / 100) ** 0.75), (5, 5, 100.0, 1.0), (6, 9, 300.0, 1.0)):
         score = p["input_embedding"][i] @ p["output_embedding"][j] + p["input_bias"][i] + p["output_bias"][j]
@@ -435,7 +440,7 @@ def test_capitals_and_countries_are_learnt_from_sentences_about_them(kind):
 
     def loss(params, key):
         keys = jax.random.split(key, len(blocks))
-        total, count = task.loss(model, {"params": params}, batch, {"augment": keys}, True)[0]["loss"]
+        total, count = task.loss(model, {"params": params}, batch, {**KEYS, "augment": keys}, True)[0]["loss"]
         return total / count
 
     def update(carry, key):
@@ -490,6 +495,6 @@ def test_a_step_is_the_same_however_its_batch_is_cut(config, devices, parallel, 
         train = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
         (batch,) = train_batches(setup.splits["train"], 0, setup.config.data.batch_size, 0, 1)
         batch["mask"][::3] = 0
-        return jax.device_get(train(state, batch, run_key(0)))
+        return jax.device_get(train(state, {}, batch, run_key(0)))
 
     assert_same_numbers(step(devices, train__parallel=parallel, train__microbatches=parts), step(1))

@@ -23,21 +23,21 @@ def make_augment(settings):
     `mix`. A partner that the mask hides is not mixed in.
     """
     changes = []
-    if settings.crop_padding:
-        changes.append(("crop", lambda key, image: random_crop(key, image, settings.crop_padding)))
-    if settings.flip:
+    if settings["crop_padding"]:
+        changes.append(("crop", lambda key, image: random_crop(key, image, settings["crop_padding"])))
+    if settings["flip"]:
         changes.append(("flip", random_flip))
-    if settings.rotation or settings.scale:
-        changes.append(("warp", lambda key, image: random_warp(key, image, settings.rotation, settings.scale)))
-    if settings.cutout:
-        changes.append(("cutout", lambda key, image: cutout(key, image, settings.cutout)))
-    if settings.word_dropout:
-        changes.append(("word_dropout", lambda key, tokens: word_dropout(key, tokens, settings.word_dropout)))
-    if settings.swap:
-        changes.append(("swap", lambda key, tokens: swap(key, tokens, settings.swap)))
-    if settings.span_mask:
-        changes.append(("span_mask", lambda key, tokens: span_mask(key, tokens, settings.span_mask)))
-    if not changes and not settings.mixup:
+    if settings["rotation"] or settings["scale"]:
+        changes.append(("warp", lambda key, image: random_warp(key, image, settings["rotation"], settings["scale"])))
+    if settings["cutout"]:
+        changes.append(("cutout", lambda key, image: cutout(key, image, settings["cutout"])))
+    if settings["word_dropout"]:
+        changes.append(("word_dropout", lambda key, tokens: word_dropout(key, tokens, settings["word_dropout"])))
+    if settings["swap"]:
+        changes.append(("swap", lambda key, tokens: swap(key, tokens, settings["swap"])))
+    if settings["span_mask"]:
+        changes.append(("span_mask", lambda key, tokens: span_mask(key, tokens, settings["span_mask"])))
+    if not changes and not settings["mixup"]:
         return None
 
     def change(key, x):
@@ -48,7 +48,7 @@ def make_augment(settings):
     def augment(keys, batch):
         (field,) = [name for name in INPUTS if name in batch]
         batch = {**batch, field: jax.vmap(change)(keys, batch[field])}
-        return mixup(keys, batch, settings.mixup) if settings.mixup else batch
+        return mixup(keys, batch, settings["mixup"]) if settings["mixup"] else batch
 
     return augment
 

@@ -175,14 +175,16 @@ class _Steps:
 
 
 def eval_batches(split, batch_size, process=0, processes=1):
-    """Each example once, in order (of their buckets, where there are any); the last batch is padded and its padding
-    masked: this process's rows of each."""
+    """Each example once, in order (of their buckets, where there are any): this process's rows of each batch, and their
+    numbers in the split, int32[B]. The last batch is padded and its padding masked."""
     n = len(split)
     order = np.arange(n) if split.lengths is None else np.argsort(split.lengths.bucket, kind="stable")
     for start in range(0, n, batch_size):
         places = np.arange(start, start + batch_size)
-        batch = read_batch(split, order[np.minimum(places, n - 1)], process, processes)
-        yield {**batch, "mask": (share(places, process, processes) < n).astype(np.float32)}
+        examples = order[np.minimum(places, n - 1)]
+        mask = (share(places, process, processes) < n).astype(np.float32)
+        batch = {**read_batch(split, examples, process, processes), "mask": mask}
+        yield share(examples, process, processes).astype(np.int32), batch
 
 
 def decoded(dataset, base):

@@ -25,6 +25,7 @@ class Dataset:
     labels: tuple[str, ...] = ()  # names of the classes, where they have any
     tokenizer: Any = None  # research.data.tokenize.Tokenizer, where there is text
     shuffled: bool = False  # whether the order of train says nothing, so that its tail is a fair sample of it
+    sequences: tuple[str, ...] = ()  # the fields that hold token ids, int32[T], padded at the right
     buckets: tuple[int, ...] = ()  # lengths that batches of tokens are cut to, rising; (): all to their full length
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
@@ -34,12 +35,6 @@ class Dataset:
     def vocabulary(self):
         """How many tokens there are; None where there is no text."""
         return None if self.tokenizer is None else self.tokenizer.size
-
-    @property
-    def sequences(self):
-        """The fields that hold tokens, padded at the right."""
-        kinds = {field for field, (shape, dtype) in self.features.items() if len(shape) == 1 and dtype == np.int32}
-        return () if self.tokenizer is None else tuple(sorted(kinds))
 
     def pieces(self, split, role="split"):
         """A TFDS split string as [(split, start, stop)].

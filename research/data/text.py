@@ -65,7 +65,8 @@ def pairs(
         "target": ((target_len,), "int32"),
         "reference": ((8 * max_len,), "uint8"),
     }
-    return _dataset(raw, tokenizer, convert, features, buckets, (fields, max_len, target_len))
+    own = (("source", "target"), buckets, (fields, max_len, target_len))
+    return _dataset(raw, tokenizer, convert, features, *own)
 
 
 def parallel(
@@ -105,7 +106,7 @@ def labelled(
         return {"tokens": tokens, "label": np.array([example["label"] for example in examples], np.int32)}
 
     features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
-    return _dataset(raw, tokenizer, convert, features, buckets, (field, max_len))
+    return _dataset(raw, tokenizer, convert, features, ("tokens",), buckets, (field, max_len))
 
 
 def running(
@@ -156,12 +157,11 @@ def running(
         def stacked(records):
             first = scored_from[records][:, None]
             places = first - behind[records][:, None] + np.arange(max_len)
-            inside = places < len(text)
-            before = np.where(places > 0, text[np.clip(places - 1, 0, len(text) - 1)], BEGIN)
-            targets = text[np.minimum(places, len(text) - 1)]
+            inside, at = places < len(text), np.minimum(places, len(text) - 1)
+            before = np.where(places > 0, text[np.maximum(at - 1, 0)], BEGIN)
             return {
                 "tokens": np.where(inside, before, PAD).astype(np.int32),
-                "targets": np.where(inside & (places >= first), targets, PAD).astype(np.int32),
+                "targets": np.where(inside & (places >= first), text[at], PAD).astype(np.int32),
             }
 
         return Rows(len(scored_from), stacked, notes)
@@ -173,6 +173,7 @@ def running(
         open,
         shuffled=True,  # the end of a text is a text; windows out of its middle would have their neighbours in train
         tokenizer=tokenizer,
+        sequences=("tokens", "targets"),
         token_counts=lambda: np.bincount(stream("train")[0], minlength=tokenizer.size),
         fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context),
     )
@@ -204,10 +205,10 @@ class Rows:
         return {field: array[0] for field, array in self.stacked(np.array([record])).items()}
 
 
-def _dataset(raw, tokenizer, convert, features, buckets, parts):
-    """The Dataset whose examples are convert(raw examples, notes)."""
+def _dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
+    """The Dataset whose examples are convert(raw examples, notes); its fingerprint tells `parts` apart."""
     features = {field: (shape, np.dtype(dtype)) for field, (shape, dtype) in features.items()}
-    longest = max(shape[0] for shape, dtype in features.values() if shape and dtype == np.int32)
+    longest = max(features[field][0][0] for field in sequences)
     if any(not 0 < bucket <= longest for bucket in buckets) or list(buckets) != sorted(set(buckets)):
         raise UserError(2, f"config.data.buckets: {buckets}: rising lengths of at most max_len {longest} are wanted")
 
@@ -225,6 +226,7 @@ def _dataset(raw, tokenizer, convert, features, buckets, parts):
         raw.labels if "label" in features else (),
         shuffled=raw.shuffled,
         tokenizer=tokenizer,
+        sequences=sequences,
         buckets=(*buckets, longest) if buckets and buckets[-1] < longest else tuple(buckets),
         fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, *parts),
     )

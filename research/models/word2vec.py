@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.windows import around, stretches
+from research.models.windows import around, stretches
 
 
 class WordVectors(nn.Module):
@@ -45,7 +45,7 @@ class WordVectors(nn.Module):
         scores = self._scores(stretches(self.input[words]), jnp.concatenate([around(u, window), n], axis=2))
         return scores[..., : -noise.shape[-1]], scores[..., -noise.shape[-1] :]
 
-    def cbow(self, words, noise, weights):
+    def cbow(self, words, noise, weights, *, train=False):
         """Scores of the word in the middle and of the noise.
 
         Args:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from research.errors import UserError
 from research.tasks.losses import check_shape, cross_entropy, is_in_top, masked
-from research.tasks.task import Task
+from research.tasks.task import Task, apply
 
 
 def classify_images(
@@ -60,10 +60,7 @@ def _classifier(spec, inputs, model_inputs, label_smoothing):
     """The Task of a model that gives logits [B, classes] for model_inputs(batch)."""
 
     def loss(model, variables, batch, keys, train):
-        mutable = [name for name in variables if name != "params"] if train else False
-        own = {"rngs": {"dropout": keys["dropout"]}, "mutable": mutable}
-        logits = model.apply(variables, *model_inputs(batch), train=train, **own)
-        logits, model_state = logits if mutable is not False else (logits, {})
+        logits, model_state = apply(model, variables, *model_inputs(batch), train=train, keys=keys)
         check_shape(logits, (*batch["label"].shape, spec.classes), "a classifier")
         losses = cross_entropy(logits, batch["label"], label_smoothing)
         if "mixed_label" in batch:
@@ -72,8 +69,8 @@ def _classifier(spec, inputs, model_inputs, label_smoothing):
         metrics = {"accuracy": masked(is_in_top(logits, batch["label"], 1), batch["mask"])}
         return {"loss": masked(losses, batch["mask"])}, metrics, model_state
 
-    def evaluate(model, variables, batch):
-        logits = model.apply(variables, *model_inputs(batch), train=False)
+    def evaluate(model, variables, batch, keys):
+        logits, _ = apply(model, variables, *model_inputs(batch))
         check_shape(logits, (*batch["label"].shape, spec.classes), "a classifier")
         sums = {
             "loss": cross_entropy(logits, batch["label"]),
@@ -84,7 +81,7 @@ def _classifier(spec, inputs, model_inputs, label_smoothing):
         return {name: masked(values, batch["mask"]) for name, values in sums.items()}, {}
 
     def predict(model, variables, batch):
-        logits = model.apply(variables, *model_inputs(batch), train=False)
+        logits, _ = apply(model, variables, *model_inputs(batch))
         return {"probabilities": jax.nn.softmax(logits.astype(jnp.float32))}
 
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)

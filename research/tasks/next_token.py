@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from research.errors import UserError
 from research.tasks.losses import check_shape, cross_entropy, is_in_top, masked
-from research.tasks.task import Task
+from research.tasks.task import Task, apply
 
 
 def next_token(spec):
@@ -40,16 +40,17 @@ def next_token(spec):
         return batch["tokens"], batch["tokens"] != spec.tokenizer.pad
 
     def loss(model, variables, batch, keys, train):
-        logits = model.apply(variables, *model_inputs(batch), train=train, rngs={"dropout": keys["dropout"]})
+        logits, model_state = apply(model, variables, *model_inputs(batch), train=train, keys=keys)
         losses, metrics = sums(logits, batch)
-        return {"loss": losses}, metrics, {}
+        return {"loss": losses}, metrics, model_state
 
-    def evaluate(model, variables, batch):
-        losses, metrics = sums(model.apply(variables, *model_inputs(batch)), batch)
+    def evaluate(model, variables, batch, keys):
+        logits, _ = apply(model, variables, *model_inputs(batch))
+        losses, metrics = sums(logits, batch)
         return {"loss": losses, **metrics}, {}
 
     def predict(model, variables, batch):
-        logits = model.apply(variables, *model_inputs(batch))
+        logits, _ = apply(model, variables, *model_inputs(batch))
         return {"log_probabilities": -cross_entropy(logits, batch["targets"])}
 
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)

@@ -1,17 +1,38 @@
-"""What a task is: five pure functions, the same for each."""
+"""What a task is: five pure functions, the same for each; and how each of them applies a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
 class Task(NamedTuple):
     """`spec` is a research.data.Dataset: what the data say of themselves.
 
-    Sums are (sum, count) pairs of scalars: a task never divides.
+    Sums are (sum, count) pairs of scalars: a task never divides. `keys` are {"dropout": key, "augment": key[B], one an
+    example}; those of `evaluate` are {"augment": key[B]} alone, each from its example's number in the split, so that
+    each evaluation draws the same, whatever the batch.
     """
 
     inputs: Callable  # spec, config -> {name: ShapeDtypeStruct}: what the model is initialised with
     loss: Callable  # model, variables, batch, keys, train -> terms, metrics {name: (sum, count)}, model_state
-    evaluate: Callable  # model, variables, batch -> sums {name: (sum, count)}, arrays {name: [B, ...]} for the host
-    score: Callable  # arrays -> {name: float}: metrics that are no mean; masked rows are gone
+    evaluate: Callable  # model, variables, batch, keys -> sums {name: (sum, count)}, arrays {name: [B, ...]}
+    score: Callable  # arrays on the host -> {name: float}: metrics that are no mean; masked rows are gone
     predict: Callable  # model, variables, batch -> {name: array[B, ...]}: what a person asks for
+    weights: Mapping = MappingProxyType({})  # {term: its weight in the loss}; 1 where not named
+
+
+def apply(model, variables, *inputs, train=False, keys=None, **options):
+    """What a model makes of its inputs, and its collections as the call leaves them.
+
+    Args:
+        variables: {"params": ..., collection: ...}.
+        keys: the step's; needed where it trains.
+        options: further arguments of the model's call, `method` among them.
+
+    Returns:
+        outputs, {collection: ...}: all but params in training, else {}.
+    """
+    if not train:
+        return model.apply(variables, *inputs, train=False, **options), {}
+    own = {"rngs": {"dropout": keys["dropout"]}, "mutable": [name for name in variables if name != "params"]}
+    return model.apply(variables, *inputs, train=True, **own, **options)

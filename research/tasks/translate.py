@@ -7,7 +7,7 @@ import numpy as np
 from research.errors import UserError
 from research.generation import search
 from research.tasks.losses import cross_entropy, is_in_top, masked
-from research.tasks.task import Task
+from research.tasks.task import Task, apply
 
 
 def translate(
@@ -51,16 +51,17 @@ def translate(
 
     def loss(model, variables, batch, keys, train):
         own = {"train": train, "sampling_rate": sampling_rate if train else 0.0}
-        logits = model.apply(variables, *model_inputs(batch), **own, rngs={"dropout": keys["dropout"]})
+        logits, model_state = apply(model, variables, *model_inputs(batch), keys=keys, **own)
         losses, metrics = sums(logits, batch, label_smoothing)
-        return {"loss": losses}, metrics, {}
+        return {"loss": losses}, metrics, model_state
 
     def generate(model, variables, source):
         own = {"beam_size": beam_size, "length_penalty": length_penalty}
         return generate_from(model, variables, source, longest, ids, **own)
 
-    def evaluate(model, variables, batch):
-        losses, metrics = sums(model.apply(variables, *model_inputs(batch)), batch)
+    def evaluate(model, variables, batch, keys):
+        logits, _ = apply(model, variables, *model_inputs(batch))
+        losses, metrics = sums(logits, batch)
         found = generate(model, variables, batch["source"])[0][:, 0]
         exact = masked(is_equal(found, batch["target"], ids), batch["mask"])
         found = {"translation": found, "reference": batch["reference"]}

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.errors import UserError
-from research.randomness import fold, fold_each
+from research.models.windows import STRETCH, around, stretches
+from research.randomness import fold
 from research.tasks.losses import masked
-from research.tasks.task import Task
-from research.windows import STRETCH, around, stretches
+from research.tasks.task import Task, apply
 
 
 class Draws(NamedTuple):
@@ -52,12 +52,12 @@ def skipgram(
         exponent: of the unigram distribution, from which noise is drawn.
     """
 
-    def sums(model, variables, draws, mask):
+    def sums(applied, draws, mask):
         weights = pair_weights(draws, window) * mask[:, None, None, None]
-        pairs, noise = model.apply(variables, draws.words, draws.noise, window=window)
+        (pairs, noise), model_state = applied(draws.words, draws.noise, window=window)
         count = weights.sum(axis=-1)  # pairs of each word
         wrong = softplus(noise).sum(axis=-1) * (negatives / shared_negatives)
-        return masked(softplus(-pairs), weights), masked(wrong, count)
+        return masked(softplus(-pairs), weights), masked(wrong, count), model_state
 
     return _task(spec, sums, window, shared_negatives, subsample, exponent)
 
@@ -76,14 +76,14 @@ def cbow(
     Batches and arguments as skipgram's; the loss is a mean over words.
     """
 
-    def sums(model, variables, draws, mask):
+    def sums(applied, draws, mask):
         weights = pair_weights(draws, window)
         around_each = weights.sum(axis=-1, keepdims=True)
         means = weights / jnp.maximum(around_each, 1)
-        right, noise = model.apply(variables, draws.words, draws.noise, means, method="cbow")
+        (right, noise), model_state = applied(draws.words, draws.noise, means, method="cbow")
         count = (around_each[..., 0] > 0) * mask[:, None, None]
         wrong = softplus(noise).sum(axis=-1) * (negatives / shared_negatives)
-        return masked(softplus(-right), count), masked(wrong, count)
+        return masked(softplus(-right), count), masked(wrong, count), model_state
 
     return _task(spec, sums, window, shared_negatives, subsample, exponent)
 
@@ -104,16 +104,14 @@ def glove(spec, *, x_max: float = 100.0, alpha: float = 0.75):
     def inputs(spec, config):
         return {name: jax.ShapeDtypeStruct((1,), jnp.int32) for name in ("row", "column")}
 
-    def sums(model, variables, batch):
-        errors = model.apply(variables, batch["row"], batch["column"]) - jnp.log(batch["count"])
-        weights = jnp.minimum(batch["count"] / x_max, 1.0) ** alpha
-        return {"loss": masked(weights * jnp.square(errors), batch["mask"])}
-
     def loss(model, variables, batch, keys, train):
-        return sums(model, variables, batch), {}, {}
+        scores, model_state = apply(model, variables, batch["row"], batch["column"], train=train, keys=keys)
+        weights = jnp.minimum(batch["count"] / x_max, 1.0) ** alpha
+        squares = weights * jnp.square(scores - jnp.log(batch["count"]))
+        return {"loss": masked(squares, batch["mask"])}, {}, model_state
 
-    def evaluate(model, variables, batch):
-        return sums(model, variables, batch), {}
+    def evaluate(model, variables, batch, keys):
+        return loss(model, variables, batch, keys, False)[0], {}
 
     def predict(model, variables, batch):
         return {"vectors": model.apply(variables, method="vectors")[batch["row"]]}
@@ -122,7 +120,8 @@ def glove(spec, *, x_max: float = 100.0, alpha: float = 0.75):
 
 
 def _task(spec, sums, window, shared_negatives, subsample, exponent):
-    """The Task of sums(model, variables, draws, mask) -> (sum, count) of the right words, (sum, _) of the noise."""
+    """The Task of sums(applied, draws, mask) -> (sum, count) of the right words, (sum, _) of the noise, model_state;
+    `applied` is `apply` but for the model's own arguments."""
     if window > STRETCH:
         raise UserError(2, f"config.task.window: {window} is more than the {STRETCH} words that are scored together")
     if "targets" not in spec.features:
@@ -136,19 +135,15 @@ def _task(spec, sums, window, shared_negatives, subsample, exponent):
             name: jax.ShapeDtypeStruct((1, *shape), jnp.int32) for name, shape in (("words", (8,)), ("noise", (1, 4)))
         }
 
-    def measured(model, variables, batch, keys):
-        draws = draw(keys, batch["targets"], *tables(), window=window, shared_negatives=shared_negatives)
-        (right, count), (wrong, _) = sums(model, variables, draws, batch["mask"])
-        return {"loss": (right + wrong, count)}
-
     def loss(model, variables, batch, keys, train):
-        return measured(model, variables, batch, keys["augment"]), {}, {}
+        own = {"window": window, "shared_negatives": shared_negatives}
+        draws = draw(keys["augment"], batch["targets"], *tables(), **own)
+        applied = functools.partial(apply, model, variables, train=train, keys=keys)
+        (right, count), (wrong, _), model_state = sums(applied, draws, batch["mask"])
+        return {"loss": (right + wrong, count)}, {}, model_state
 
-    def evaluate(model, variables, batch):
-        # A block's own content is its key: the same draws in each evaluation, wherever in a batch it stands.
-        places = jnp.arange(1, batch["targets"].shape[1] + 1)[None]
-        keys = fold_each(jax.random.key(0), "evaluation", (batch["targets"] * places).sum(axis=1))
-        return measured(model, variables, batch, keys), {}
+    def evaluate(model, variables, batch, keys):
+        return loss(model, variables, batch, keys, False)[0], {}
 
     def predict(model, variables, batch):
         return {"vectors": model.apply(variables, method="vectors")[batch["targets"]]}

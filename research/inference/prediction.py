@@ -7,7 +7,7 @@ from research import config as configs
 from research.data import open_dataset
 from research.data.batches import open_split, read
 from research.errors import UserError
-from research.translation import encode
+from research.inference.translation import encode
 
 
 def read_images(paths, spec):

@@ -1,7 +1,7 @@
 """Measured results: from run folders to results/runs.json, and from there to the tables in README and configs.
 
-    python -m results.tables runs/mnist_cnn_0 runs/mnist_cnn_1 runs/mnist_cnn_2
-    python -m results.tables        # writes the tables again from what is kept
+    python -m research.studies.tables runs/mnist_cnn_0 runs/mnist_cnn_1 runs/mnist_cnn_2
+    python -m research.studies.tables        # writes the tables again from what is kept
 
 Runs of one config file and size that differ in their seed alone are one row; `config+name` is a run of that config
 with the overrides named in VARIANTS. The tables of speed are made from results/speed_*.json.
@@ -14,7 +14,7 @@ import re
 import statistics
 import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 KEPT = ROOT / "results" / "runs.json"
 METRICS = {  # config: what is shown of its test metrics, its name in words, and its unit; accuracy in % of the others
     "addition_gru": ("exact_match", "exact match, %", 100),

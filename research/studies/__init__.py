@@ -1,0 +1,1 @@
+"""Many runs at once: what is read of their folders, and the tables made from it."""

@@ -1,1 +1,0 @@
-"""Measured results, and the tool that makes tables of them."""
