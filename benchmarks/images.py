@@ -1,13 +1,14 @@
-"""Training steps of the MNIST and CIFAR-10 networks beside PyTorch's, in one interleaved run.
+"""Training steps of the MNIST and CIFAR-10 networks beside PyTorch's and Keras', in one interleaved run.
 
     pip install -r requirements-bench.txt
     python -m benchmarks.images --rounds=9
 
-Each side of each workload is a process of its own that trains in turns of a second, the others waiting; ratios are of
-medians. Ours reads real data through the project's own pipeline; PyTorch has its batch in memory. Both compute in
-float32 on all cores with their defaults: PyTorch eager with the fused optimizer, in its default layout and in
-channels_last; ours with the settings named in WORKLOADS, which change no number beyond rounding. Writes
-results/speed_images.json, from which `python -m research.studies.tables` makes README's table.
+Each side of each workload is a process of its own that trains in turns of a second, the others waiting. Ours reads
+real data through the project's own pipeline; the peers have a batch in memory. All compute in float32 on all cores with
+their defaults: PyTorch eager with the fused optimizer, in its default layout and in channels_last; Keras on TensorFlow,
+where that is installed (`pip install tensorflow`), by its compiled train_step; ours with the settings named in
+WORKLOADS, which change no number beyond rounding. Writes results/speed_images.json, from which
+`python -m research.studies.tables` makes README's table.
 """
 
 import time
@@ -16,10 +17,13 @@ from benchmarks.turns import compare, ours
 
 WORKLOADS = {  # name: config file, batch size, settings of ours
     "mnist_64": ("mnist_cnn", 64, {"train.steps_per_call": 8}),
-    "mnist_256": ("mnist_cnn", 256, {"train.steps_per_call": 4, "train.microbatches": 8}),
+    "mnist_256": ("mnist_cnn", 256, {"train.steps_per_call": 4, "train.microbatches": 4}),
     "cifar10_32": ("cifar10_cnn", 32, {"train.steps_per_call": 8}),
     "cifar10_256": ("cifar10_cnn", 256, {"train.steps_per_call": 4, "train.microbatches": 8}),
 }
+
+
+SHAPES = {"mnist_cnn": (28, 28, 1), "cifar10_cnn": (32, 32, 3)}
 
 
 def ours_on_images(name, batch_size, settings):
@@ -32,20 +36,14 @@ def torch(name, batch_size, channels_last):
     import torch
     from torch import nn
 
-    def block(*layers):
-        return nn.Sequential(*[part for layer in layers for part in (layer if isinstance(layer, tuple) else (layer,))])
-
-    conv = lambda i, o: (nn.Conv2d(i, o, 3), nn.ReLU())
+    conv, pool = lambda i, o: [nn.Conv2d(i, o, 3), nn.ReLU()], [nn.MaxPool2d(2)]
     if name == "mnist_cnn":
-        shape, body, flat = (
-            (1, 28, 28),
-            (conv(1, 32), nn.MaxPool2d(2), conv(32, 64), nn.MaxPool2d(2), conv(64, 64)),
-            576,
-        )
+        body, flat = [*conv(1, 32), *pool, *conv(32, 64), *pool, *conv(64, 64)], 576
     else:
-        shape, body, flat = (3, 32, 32), (conv(3, 32), nn.MaxPool2d(2), conv(32, 64), nn.MaxPool2d(2)), 2304
-    model = block(*body, nn.Flatten(), nn.Linear(flat, 64), nn.ReLU(), nn.Linear(64, 10))
-    images, labels = torch.rand(batch_size, *shape), torch.randint(0, 10, (batch_size,))
+        body, flat = [*conv(3, 32), *pool, *conv(32, 64), *pool], 2304
+    model = nn.Sequential(*body, nn.Flatten(), nn.Linear(flat, 64), nn.ReLU(), nn.Linear(64, 10))
+    channels, *sides = SHAPES[name][::-1]
+    images, labels = torch.rand(batch_size, channels, *sides), torch.randint(0, 10, (batch_size,))
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
@@ -65,11 +63,40 @@ def torch(name, batch_size, channels_last):
     return train
 
 
+def keras(name, batch_size):
+    """The same network and optimizer in Keras on TensorFlow, by its own compiled train_step, on one batch in memory."""
+    import keras
+    import tensorflow as tf
+
+    layers = keras.layers
+    conv, pool = lambda n: layers.Conv2D(n, 3, activation="relu"), layers.MaxPooling2D
+    body = [conv(32), pool(), conv(64), pool(), *([conv(64)] if name == "mnist_cnn" else [])]
+    dense = [layers.Flatten(), layers.Dense(64, activation="relu"), layers.Dense(10)]
+    model = keras.Sequential([layers.Input(SHAPES[name]), *body, *dense])
+    adam = name == "mnist_cnn"
+    optimizer = keras.optimizers.Adam(1e-3) if adam else keras.optimizers.SGD(0.01)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images = tf.random.uniform((batch_size, *SHAPES[name]))
+    labels = tf.random.uniform((batch_size,), maxval=10, dtype=tf.int32)
+    step = tf.function(lambda: model.train_step((images, labels)))
+
+    def train(seconds):
+        began, examples = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds or not examples:
+            step()
+            examples += batch_size
+        return examples, time.perf_counter() - began, 0.0
+
+    return train
+
+
 SIDES = {
     "ours": lambda workload: ours_on_images(*WORKLOADS[workload]),
     "torch": lambda workload: torch(*WORKLOADS[workload][:2], channels_last=False),
     "torch_channels_last": lambda workload: torch(*WORKLOADS[workload][:2], channels_last=True),
+    "keras": lambda workload: keras(*WORKLOADS[workload][:2]),
 }
+NEEDS = {"torch": "torch", "torch_channels_last": "torch", "keras": "tensorflow"}
 
 if __name__ == "__main__":
-    compare(__doc__, "benchmarks.images", SIDES, WORKLOADS, "speed_images.json", "examples")
+    compare(__doc__, "benchmarks.images", SIDES, WORKLOADS, "speed_images.json", "examples", NEEDS)

@@ -1,6 +1,9 @@
 """Sides of a comparison as processes that work in turns, the others waiting: what each does in a second."""
 
 import argparse
+import datetime
+import importlib.metadata
+import importlib.util
 import json
 import pathlib
 import resource
@@ -9,19 +12,26 @@ import subprocess
 import sys
 import time
 
+from research.studies.tables import disturbed, ratios
+
 ROOT = pathlib.Path(__file__).parent.parent
+TRIES = 3  # of a workload that other work on the machine disturbs
 
 
-def compare(doc, module, sides, workloads, kept, unit):
+def compare(doc, module, sides, workloads, kept, unit, needs):
     """A benchmark's main program.
+
+    Each row stands by itself: it keeps machine, versions, date and all rounds.
 
     Args:
         doc: its help.
         module: its name, by which its workers start it.
         sides: {side: make(workload) -> work(seconds) -> things done, seconds, seconds waiting for data}; "ours" first.
         workloads: their names.
-        kept: file in results/ that gets {workload: {side: {"per_second": [...], "wait": [...], ...}}}.
+        kept: file in results/ that gets {workload: row}; a row is {"machine", "versions", "date", "sides": {side:
+            {"per_second": [...], "wait": [...], "start_seconds": ..., "peak_bytes": ...}}}.
         unit: what is counted, as examples.
+        needs: {side: the package that it wants}; a side whose package is not installed is left out, and said so.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side; 9")
@@ -32,21 +42,36 @@ def compare(doc, module, sides, workloads, kept, unit):
     if arguments.serve:
         side, workload = arguments.serve.split(":")
         return _serve(sides[side](workload))
-    path = ROOT / "results" / kept
-    results = json.loads(path.read_text()) if path.is_file() else {}
+    from research import runs  # not above: a peer's process has no JAX in it
+
+    absent = {side: name for side, name in needs.items() if importlib.util.find_spec(name) is None}
+    for side, name in absent.items():
+        print(f"{side}: left out: {name} is not installed")
+    path, here = ROOT / "results" / kept, [side for side in sides if side not in absent]
     for workload in arguments.workloads.split(","):
-        results[workload] = found = _measure(module, sides, workload, arguments.rounds, arguments.seconds)
-        median = {side: statistics.median(found[side]["per_second"]) for side in sides}
-        for side in sides:
-            rates = found[side]["per_second"]
-            print(
-                f"{workload:16} {side:20} {median[side]:9.0f} {unit}/s ({min(rates):.0f} to {max(rates):.0f})"
-                f"  ours over it {median['ours'] / median[side]:.2f}  start {found[side]['start_seconds']:.1f} s"
-                f"  peak {found[side]['peak_bytes'] / 1e6:.0f} MB"
-                f"  data {100 * statistics.median(found[side]['wait']):.1f} %",
-                flush=True,
-            )
-    path.write_text(json.dumps(results, indent=1) + "\n")
+        for _ in range(TRIES):
+            row = {
+                "machine": runs.machine(),
+                "versions": {name: importlib.metadata.version(name) for name in ("jax", *(needs[s] for s in here[1:]))},
+                "date": datetime.date.today().isoformat(),
+                "sides": _measure(module, here, workload, arguments.rounds, arguments.seconds),
+            }
+            print("\n".join(lines(workload, row, unit)), flush=True)
+            if not any(disturbed(row, side) for side in here):
+                break
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**results, workload: row}, indent=1) + "\n")
+
+
+def lines(workload, row, unit):
+    for side, found in row["sides"].items():
+        (best, median), rates = ratios(row, side), found["per_second"]
+        yield (
+            f"{workload:16} {side:20} {max(rates):9.0f} {unit}/s at best ({min(rates):.0f}, median "
+            f"{statistics.median(rates):.0f})  ours over it {best:.2f} (medians {median:.2f})"
+            f"{'  DISTURBED' if disturbed(row, side) else ''}  start {found['start_seconds']:.1f} s"
+            f"  peak {found['peak_bytes'] / 1e6:.0f} MB  data {100 * statistics.median(found['wait']):.1f} %"
+        )
 
 
 def ours(name, overrides, count):

@@ -64,4 +64,6 @@ def gensim_texts(config):
 
 if __name__ == "__main__":
     sides = {"ours": ours_on_words, "gensim": gensim}
-    compare(__doc__, "benchmarks.word_vectors", sides, WORKLOADS, "speed_word_vectors.json", "words")
+    compare(
+        __doc__, "benchmarks.word_vectors", sides, WORKLOADS, "speed_word_vectors.json", "words", {"gensim": "gensim"}
+    )

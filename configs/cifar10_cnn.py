@@ -17,7 +17,6 @@ def get_config(size="base"):
     config.model = {
         "name": "cnn",
         "layers": ("conv32", "pool2", "conv64", "pool2", "dense64"),
-        "activation": "relu",
         "padding": "VALID",
     }
     config.task.name = "classify_images"

@@ -46,3 +46,8 @@ def get_config(size="base"):
         "log.every_steps": 5,
     }
     return sized(config, size, cpu={}, tiny=tiny)
+
+
+def sweep_model():
+    """Whether convolutions are worth it on 8x8 pixels."""
+    return [{}, {"model.name": "mlp", "model.widths": (256, 256), "model.dropout": 0.3}]

@@ -19,7 +19,6 @@ def get_config(size="base"):
     config.model = {
         "name": "cnn",
         "layers": ("conv32", "pool2", "conv64", "pool2", "conv64", "dense64"),
-        "activation": "relu",
         "padding": "VALID",
     }
     config.task.name = "classify_images"

@@ -1,15 +1,12 @@
 """German to English on Multi30k by a GRU with additive attention. Elliott et al. 2016 (arXiv:1605.00459), task 1.
 
-A public word-level GRU with additive attention reaches 28.1 BLEU on test 2016, a small Transformer of the same series
-36.5 (bentrevett/pytorch-seq2seq); both lower-cased, on tokens of theirs, where ours is sacreBLEU's on plain text.
+A public word-level GRU with additive attention reaches 28.11 BLEU on test 2016, a small Transformer of the same series
+36.52 (bentrevett/pytorch-seq2seq, 10 epochs). Both are lower-cased and counted on tokens of theirs, greedy, without
+label smoothing; ours is sacreBLEU's on lower-cased plain text, by 4,000 byte pairs, a beam of 5 and smoothing 0.1.
 
 python -m experiments.train --config=configs/multi30k_gru.py --workdir=runs/multi30k_gru
 python -m experiments.train --config=configs/multi30k_gru.py:cpu
 python -m experiments.train --config=configs/multi30k_gru.py:cpu --config.data.reverse=true --workdir=runs/en_de
-
-size   hardware                 time   test BLEU: mean ± std (seeds)
-cpu    2 cores (Intel(R) Xeon(R) Processor)  29:09   36.62 ± 0.69 (3)  en_de
-cpu    2 cores (AMD EPYC)      21:49   40.89 ± 0.41 (3)
 """
 
 from research.config import base, sized
@@ -53,7 +50,7 @@ def get_config(size="base"):
         "model.width": 256,
         "model.embedding": 256,
         "optimizer.learning_rate": 2e-3,
-        "train.epochs": 10,
+        "train.epochs": 6,
     }
     tiny = {
         "data.vocabulary_size": 300,
@@ -82,3 +79,8 @@ def sweep_attention():
     """What is attended to, and whether it is fed on."""
     kinds = [("none", False), ("additive", False), ("multiplicative", False), ("multiplicative", True)]
     return [{"model.attention": kind, "model.input_feeding": fed} for kind, fed in kinds]
+
+
+def sweep_search():
+    """How hypotheses are searched for and compared in evaluation."""
+    return [{"task.beam_size": k, "task.length_penalty": p} for k, p in ((1, 1.0), (5, 0.0), (5, 0.6), (5, 1.0))]

@@ -4,10 +4,10 @@ python -m experiments.train --config=configs/sst2_lstm.py --workdir=runs/sst2_ls
 python -m experiments.train --config=configs/sst2_lstm.py:cpu
 
 GLUE keeps the labels of the test split to itself, so that its validation split is the test here, and validation is
-carved from train.
+carved from train. Flax's sst2 example, a bidirectional LSTM of 256 trained for 10 epochs, has 85.21 on the same split.
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)       7:12   82.87 ± 0.07 (3)
+cpu    1 core of 2 (AMD EPYC)   7:12   82.87 ± 0.07 (3)
 """
 
 from research.config import base, sized
@@ -63,3 +63,8 @@ def sweep_augment():
     none = dict.fromkeys(("word_dropout", "swap", "span_mask"), 0.0)
     given = [{}, {"word_dropout": 0.1}, {"swap": 0.1}, {"span_mask": 0.1}]
     return [{f"data.augment.{name}": value for name, value in {**none, **one}.items()} for one in given]
+
+
+def sweep_stack():
+    kinds = [(1, False), (1, True), (2, True)]
+    return [{"model.layers": layers, "model.bidirectional": both} for layers, both in kinds]

@@ -2,6 +2,9 @@
 
 python -m experiments.train --config=configs/text_glove.py --workdir=runs/text_glove
 python -m experiments.train --config=configs/text_glove.py:cpu
+
+size   hardware                 time   Spearman on WordSim-353, SimLex-999: mean ± std (seeds)
+cpu    2 cores (Intel(R) Xeon(R) Processor)   2:10   0.124 / 0.060 (1)  ours, glove
 """
 
 from research.config import base, sized
@@ -22,8 +25,6 @@ def get_config(size="base"):
     config.data.splits.test = "train[99%:]"
     config.model = {"name": "glove", "width": 100}
     config.task.name = "glove"
-    config.task.x_max = 100.0
-    config.task.alpha = 0.75
     config.optimizer.name = "adagrad"
     config.optimizer.learning_rate = 0.05
     # The authors' code begins at 1 with gradients of single cells; ours are means over a batch of them.

@@ -3,9 +3,22 @@
 python -m experiments.train --config=configs/text_word2vec.py --workdir=runs/text_word2vec
 python -m experiments.train --config=configs/text_word2vec.py:cpu --config.task.name=cbow
 
-size   hardware and result: Spearman, mean ± std (seeds), at cpu; README has the machine
-ours   0.521 ± 0.017 / 0.197 ± 0.027 (3)
-gensim 0.475 / 0.215 (1)
+size   hardware                 time   Spearman on WordSim-353, SimLex-999: mean ± std (seeds)
+cpu    2 cores (Intel(R) Xeon(R) Processor)   0:27   0.539 ± 0.034 / 0.206 ± 0.011 (3)  ours, skipgram
+cpu    2 cores (Intel(R) Xeon(R) Processor)   0:29   0.492 / 0.169 (1)  ours, cbow
+cpu    2 cores (Intel(R) Xeon(R) Processor)   0:27   0.496 / 0.216 (1)  gensim, skipgram
+
+Nearest of ten words that were chosen before any was looked at (first seed):
+king      knútr, domnall, 263, hairan, donnchad
+city      mackinaw, bradford, enclosures, varanasi, hollinwood
+music     shimomura, chrono, mitsuda, diamandis, yasunori
+war       airbase, civil, outbreak, world, transylvania
+river     missouri, watersheds, tributaries, headwaters, sockeye
+doctor    sherlock, brahmanandam, dr., holmes, manohar
+red       wrapped, blue, white, shorts, bull
+three     two, five, four, seven, six
+football  gambia, rugby, f.c., dover, maccabi
+summer    winter, spring, olympics, paralympics, breeder
 """
 
 from research.config import base, sized
@@ -64,3 +77,7 @@ def sweep_objective():
 
 def sweep_width():
     return [{"model.width": width} for width in (50, 100, 200, 300)]
+
+
+def sweep_negatives():
+    return [{"task.negatives": n, "task.shared_negatives": 4 * n} for n in (2, 5, 10)]

@@ -4,12 +4,13 @@ python -m experiments.train --config=configs/wikitext2_lstm.py --workdir=runs/wi
 python -m experiments.train --config=configs/wikitext2_lstm.py:cpu
 
 All 33,278 words of the official vocabulary, <unk> and <eos> among them, so that perplexities compare with published
-ones: 92.3 / 87.7 (validation / test) for Inan et al.'s tied variational LSTM of width 650, 100.9 on test for Merity et
-al.'s zoneout LSTM. Theirs carry the state through the whole text. Here a window of evaluation reads 64 words before
-those that it scores; training windows begin with a state of zeros.
+ones: 92.3 / 87.7 (validation / test) for Inan et al.'s tied variational LSTM of width 650, which is the size base;
+100.9 on test for Merity et al.'s zoneout LSTM. Of the size cpu none is published. Theirs carry the state through the
+whole text. Here a window of evaluation reads 64 words before those that it scores; training windows begin with a state
+of zeros.
 
 size   hardware                 time   test perplexity: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)      56:18   228.10 (1)
+cpu    1 core of 2 (AMD EPYC)  56:18   228.10 (none of this size is published) (1)
 """
 
 from research.config import base, sized

@@ -128,8 +128,7 @@ BOUNDS = {
     **dict.fromkeys(("vocabulary", "embedding", "layers", "min_count", "beam_size"), _COUNT),
     "max_len": (2, math.inf, True),
     **dict.fromkeys(("window", "negatives", "shared_negatives"), _COUNT),
-    **dict.fromkeys(("subsample", "exponent", "alpha"), (0, 1, True)),
-    "x_max": (1e-30, math.inf, True),
+    "subsample": (0, 1, True),
     **dict.fromkeys(
         ("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)
     ),

@@ -2,8 +2,9 @@
 
     decode(carry, token int32[R]) -> logits float[R, V], carry
 
-where every array of `carry` has R rows. A row's result depends on that row alone, whatever stands beside it. `ids` has
-the token ids `pad`, `begin` and `end`, as a tokenizer does.
+where every array of `carry` has R rows; what the hypotheses of a beam share, as the source, `decode` knows by itself. A
+row's result depends on that row alone, whatever stands beside it. `ids` has the token ids `pad`, `begin` and `end`, as
+a tokenizer does.
 """
 
 from typing import Any, NamedTuple

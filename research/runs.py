@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -239,9 +240,19 @@ def _manifest(data):
         "commit": _git("rev-parse", "HEAD").strip() or None,
         "uncommitted": _git("status", "--porcelain").splitlines(),  # files that the commit does not tell of
         "versions": {"python": platform.python_version(), **versions},
+        "machine": machine(),
         "devices": [device.device_kind for device in sharding.all_devices()],
         "data": data,
     }
+
+
+def machine():
+    """The cores that this process may use, of those that there are, and the processor: "1 core of 2 (AMD EPYC)"."""
+    cores, own = os.cpu_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    info = pathlib.Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    words = f"{own} core{'s' * (own > 1)}" + (f" of {cores}" if own < cores else "")
+    return words + (f" ({found[1].strip()})" if found else "")
 
 
 def _git(*arguments):

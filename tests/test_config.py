@@ -1,5 +1,6 @@
 """Overrides, their checks, and the way to JSON and back."""
 
+import importlib.util
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from research import config as configs
 from research.data import DATASETS
 from research.errors import UserError
-from research.fields import FIELDS
+from research.fields import FIELDS, NAMED
 from research.models import MODELS
 from research.optimizers import OPTIMIZERS
 
@@ -272,3 +273,48 @@ def test_a_broken_config_file_is_one_line(body, part, tmp_path):
 )
 def test_numbers_that_make_no_run_are_refused(values, part):
     assert part in refused(values)
+
+
+# Options that stay though no config sets them to other than their default, each with its user.
+NO_CONFIG_SETS = {
+    # What every run has, as README's "Running" and "Three rungs" use it.
+    "seed", "init_from", "data.memory_limit_bytes", "data.workers", "train.steps", "train.parallel",
+    "train.microbatches", "train.ema", "train.early_stopping.metric", "train.early_stopping.patience",
+    "eval.every_steps", "checkpoint.keep", "optimizer.rules", "optimizer.warmup_steps", "optimizer.decay_steps",
+    "optimizer.decay_epochs", "optimizer.end_factor", "optimizer.boundaries_steps", "optimizer.boundaries_epochs",
+    "optimizer.boundary_factors",
+    # The published networks, whose parameters tests/test_models.py counts.
+    "resnet.stem", "vgg.norm", "vgg.dense", "vgg.dropout",
+    # The header of multi30k_gru.
+    "multi30k.reverse",
+    # Sizes of the first comparison.
+    "mlp.widths",
+}  # fmt: skip
+WITHOUT_CONFIG = {
+    "parallel",
+    "tiny_shakespeare",
+    "cbow",
+}  # a user's own files; text of the tests; --config.task.name=cbow
+OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
+
+
+def test_no_option_is_without_a_user():
+    """Some config, size or sweep sets each option to other than its default; optimizers' are Optax's own."""
+    known, used = set(FIELDS), set()
+    for section, things in NAMED.items():
+        known |= {f"{name}.{key}" for name, thing in things.items() for key in configs._signature(thing)
+                  if section != "optimizer" and name not in WITHOUT_CONFIG and key not in OF_ALL}  # fmt: skip
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        base = module.get_config("base")
+        sweeps = [values for name in vars(module) if name.startswith("sweep_") for values in getattr(module, name)()]
+        for config in [base, *map(module.get_config, ("cpu", "tiny")), *(configs.override(base, v) for v in sweeps)]:
+            fields = configs._fields({section: config[section].name for section in NAMED})
+            for option, value in configs._flat(config).items():
+                if value != fields[option].default:
+                    section, _, leaf = option.partition(".")
+                    used.add(option if option in FIELDS else f"{config[section].name}.{leaf}")
+    own = {name for name in known if name.split(".")[0] != "normed"}  # the tests' own model
+    assert own - used - {f"{s}.name" for s in NAMED} == NO_CONFIG_SETS

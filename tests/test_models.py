@@ -138,14 +138,11 @@ def test_max_pool_does_not_hide_a_nan():
     assert np.isnan(max_pool(x, 2)).sum() == 1
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
-def test_pooling_before_the_activation_is_pooling_after_it(activation):
-    import flax.linen as nn
-
-    model = CNN(("conv4", "pool2", "conv4x2"), activation=activation, classes=3)
+def test_pooling_before_the_activation_is_pooling_after_it():
+    model = CNN(("conv4", "pool2", "conv4x2"), classes=3)
     x = jnp.asarray(RNG.normal(size=(2, 8, 8, 1)), jnp.float32)
     params = model.init(jax.random.key(0), x)["params"]
-    act = getattr(nn, activation)
+    act = jax.nn.relu
     wide = lambda b: b.reshape(1, 1, 1, -1)
     y = act(plain(x, params["Conv_0"]["kernel"], 1, "VALID") + wide(params["Conv_0"]["bias"]))
     y = max_pool(y, 2)
@@ -174,7 +171,6 @@ def test_a_layer_without_room_is_refused(layers):
         {"name": "resnet", "depth": 17},
         {"name": "resnet", "stem": "tiny"},
         {"name": "vgg", "norm": "layer"},
-        {"name": "cnn", "activation": "rely"},
         {"name": "cnn", "padding": "same"},
     ],
 )

@@ -123,10 +123,10 @@ def test_masked_blocks_padding_and_what_lies_behind_it_change_nothing(kind, monk
     assert empty[1] == 0 and not any(np.any(x) for x in jax.tree.leaves(empty))
 
 
-def drawn(counts, blocks, subsample=1e-2, exponent=0.75, window=5, shared=16):
+def drawn(counts, blocks, subsample=1e-2, window=5, shared=16):
     blocks = jnp.asarray(blocks, jnp.int32)
     keys = jax.vmap(jax.random.key)(jnp.arange(len(blocks)))
-    tables = chances(spec(counts), subsample, exponent)
+    tables = chances(spec(counts), subsample)
     return jax.device_get(draw(keys, blocks, *tables, window=window, shared_negatives=shared))
 
 

@@ -20,17 +20,16 @@ def cooccurring(
     field,
     *,
     tokenizer: str = "blanks",
-    vocabulary_size: int = 1_000_000,
     min_count: int = 5,
     normalize: tuple[str, ...] = (),
-    newline: str = " ",
     window: int = 10,
 ):
     """The cells that are not 0 of the train split's symmetric matrix, shuffled: row and column int32, count float32.
 
     There is one split, train: what is held out is cells, not text.
     """
-    own = {"vocabulary_size": vocabulary_size, "min_count": min_count, "normalize": normalize, "newline": newline}
+    # min_count decides how many words there are.
+    own = {"vocabulary_size": 1_000_000, "min_count": min_count, "normalize": normalize, "newline": " "}
     text = running(name, field, tokenizer=tokenizer, max_len=PART, **own)
     fingerprint = f"{text.fingerprint('train')}-{window}"
 

@@ -25,6 +25,7 @@ def pairs(
     source_field,
     target_field,
     target_len=None,
+    language=True,
     *,
     reverse: bool = False,
     tokenizer: str = "bpe",
@@ -37,8 +38,8 @@ def pairs(
     """Parallel text, with one vocabulary for both sides. `raw` is a data set of texts, or its name for TFDS.
 
     Examples: source int32[max_len] and target int32[max_len], each closed by an end where it is not cut, and padded;
-    reference uint8[8 max_len], the target's text as normalized, in UTF-8, for scores that compare text. Targets may be
-    given a length of their own, `target_len`.
+    and where they are `language` reference uint8[8 max_len], the target's text as normalized, in UTF-8, for scores that
+    compare text. Targets may be given a length of their own, `target_len`.
     """
     target_len = target_len or max_len
     raw = from_tfds(raw) if isinstance(raw, str) else raw
@@ -47,26 +48,23 @@ def pairs(
 
     def convert(examples, notes):
         source, target = (_texts(examples, field, notes) for field in fields)
-        references = [list(tokenizer.normalize(text).encode()) for text in target]
-        cut, what = (
-            sum(len(reference) > 8 * max_len for reference in references),
-            f"references cut to {8 * max_len} bytes",
-        )
-        if cut:
-            notes[what] = notes.get(what, 0) + cut
-        return {
+        converted = {
             "source": _closed(tokenizer.encode(source), max_len, notes),
             "target": _closed(tokenizer.encode(target), target_len, notes),
-            "reference": _padded([reference[: 8 * max_len] for reference in references], 8 * max_len).astype(np.uint8),
         }
+        return converted | ({"reference": _references(target, tokenizer, 8 * max_len, notes)} if language else {})
 
-    features = {
-        "source": ((max_len,), "int32"),
-        "target": ((target_len,), "int32"),
-        "reference": ((8 * max_len,), "uint8"),
-    }
-    own = (("source", "target"), buckets, (fields, max_len, target_len))
+    features = {"source": ((max_len,), "int32"), "target": ((target_len,), "int32")}
+    features |= {"reference": ((8 * max_len,), "uint8")} if language else {}
+    own = (("source", "target"), buckets, (fields, max_len, target_len, language))
     return _dataset(raw, tokenizer, convert, features, *own)
+
+
+def _references(texts, tokenizer, size, notes):
+    """uint8[n, size]: texts as normalized, in UTF-8, padded with zeros; longer ones are cut, and counted."""
+    references = [list(tokenizer.normalize(text).encode()) for text in texts]
+    _count(notes, f"references cut to {size} bytes", sum(len(reference) > size for reference in references))
+    return _padded([reference[:size] for reference in references], size).astype(np.uint8)
 
 
 def parallel(
@@ -179,7 +177,7 @@ def running(
     )
 
 
-def addition(*, digits: int = 3, tokenizer: str = "characters", vocabulary_size: int = 64):
+def addition(*, digits: int = 3, tokenizer: str = "characters"):
     """Sums as text, "123+45" and "168", of numbers of up to `digits` digits; made on first use, no download.
 
     No pair of numbers stands in two splits, in either order.
@@ -187,8 +185,8 @@ def addition(*, digits: int = 3, tokenizer: str = "characters", vocabulary_size:
     name = f"addition/{digits}"
     ensure(name)
     # Each side as long as it may be, and its end.
-    own = {"tokenizer": tokenizer, "vocabulary_size": vocabulary_size, "max_len": 2 * digits + 2}
-    return pairs(name, "question", "answer", digits + 2, **own)
+    own = {"tokenizer": tokenizer, "vocabulary_size": 64, "max_len": 2 * digits + 2}
+    return pairs(name, "question", "answer", digits + 2, False, **own)
 
 
 class Rows:

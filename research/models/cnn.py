@@ -6,21 +6,19 @@ import flax.linen as nn
 
 from research.errors import UserError
 from research.models.convolution import max_pool
-from research.models.layers import Conv, Dropout, activation, head
+from research.models.layers import Conv, Dropout, head
 
 _LAYER = re.compile(r"(conv|pool|dense)([1-9]\d{0,5})(?:x([1-9]\d{0,2}))?")
-_MONOTONE = ("relu", "tanh", "sigmoid")
 
 
 class CNN(nn.Module):
     """Convolutions, max-pools and dense layers in the order of `layers`, then the classifier's dense layer.
 
-    A layer is convN (N features, 3x3), convNxK (KxK), poolN (NxN windows side by side) or denseN. An activation
-    follows each convolution and each dense layer; the first dense layer flattens; dropout stands after dense layers.
+    A layer is convN (N features, 3x3), convNxK (KxK), poolN (NxN windows side by side) or denseN. A ReLU follows each
+    convolution and each dense layer; the first dense layer flattens; dropout stands after dense layers.
     """
 
     layers: tuple[str, ...] = ("conv32", "pool2", "conv64", "pool2", "conv64", "dense64")
-    activation: str = "relu"
     padding: str = "VALID"
     dropout: float = 0.0
     classes: int | None = None
@@ -30,13 +28,13 @@ class CNN(nn.Module):
     def __call__(self, image, mask=None, *, train=False):  # [B, H, W, C] -> [B, classes]
         if self.padding not in ("VALID", "SAME"):
             raise UserError(2, f"config.model.padding: {self.padding!r} is unknown; known are VALID, SAME")
-        x, act, layers = image, activation(self.activation), [parse_layer(layer) for layer in self.layers]
+        x, layers = image, [parse_layer(layer) for layer in self.layers]
         i = 0
         while i < len(layers):
             (kind, number, size), following = layers[i], layers[i + 1] if i + 1 < len(layers) else None
             i += 1
             if kind == "dense":
-                x = act(nn.Dense(number, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+                x = nn.relu(nn.Dense(number, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
                 x = Dropout(self.dropout)(x, train=train)
                 continue
             window = number if kind == "pool" else size
@@ -48,12 +46,12 @@ class CNN(nn.Module):
                 continue
             conv = Conv(number, size, padding=self.padding, dtype=self.dtype)
             out = [side - size + 1 if self.padding == "VALID" else side for side in x.shape[1:3]]
-            if following and following[0] == "pool" and self.activation in _MONOTONE and min(out) >= following[1]:
+            if following and following[0] == "pool" and min(out) >= following[1]:
                 # The largest of monotone values is the value of the largest: pool first, a quarter of the work after.
-                x = act(conv(x, between=lambda x: max_pool(x, following[1])))
+                x = nn.relu(conv(x, between=lambda x: max_pool(x, following[1])))
                 i += 1
             else:
-                x = act(conv(x))
+                x = nn.relu(conv(x))
         return head(self.classes, self.dtype)(x.reshape(x.shape[0], -1))
 
 

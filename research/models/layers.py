@@ -1,24 +1,17 @@
-"""The layers that models share: convolution, exact normalisation, dropout, activations, the classifier's head."""
+"""The layers that models share: convolution, exact normalisation, dropout, the classifier's head."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from research.errors import UserError, pick
+from research.errors import UserError
 from research.models.convolution import convolve
 
 ONE_HOT_LIMIT = 512  # rows of a table that are looked up by a product
 
-ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid, "gelu": nn.gelu}
-
 # Small, so that the loss begins at log(classes); not zero, so that all below receives gradient from the first step.
 HEAD_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
-
-
-def activation(name):
-    """The activation of that name; model is at fault if there is none."""
-    return pick(ACTIVATIONS, name, "config.model.activation")
 
 
 def head(classes, dtype):

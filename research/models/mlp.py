@@ -2,14 +2,13 @@
 
 import flax.linen as nn
 
-from research.models.layers import Dropout, activation, head
+from research.models.layers import Dropout, head
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation after each, then the classifier's."""
+    """Dense layers with a ReLU after each, then the classifier's."""
 
     widths: tuple[int, ...] = (256, 256)
-    activation: str = "relu"
     dropout: float = 0.0
     classes: int | None = None
     dtype: str = "float32"
@@ -18,6 +17,6 @@ class MLP(nn.Module):
     def __call__(self, image, mask=None, *, train=False):  # [B, H, W, C] -> [B, classes]
         x = image.reshape(image.shape[0], -1)
         for width in self.widths:
-            x = activation(self.activation)(nn.Dense(width, dtype=self.dtype)(x))
+            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
             x = Dropout(self.dropout)(x, train=train)
         return head(self.classes, self.dtype)(x)

@@ -27,7 +27,7 @@ from research.randomness import fold
 
 
 class Memory(NamedTuple):
-    """What the decoder knows of the source."""
+    """What the decoder knows of the source; all hypotheses on it share this."""
 
     values: jax.Array  # [B, S, M], the encoder's outputs
     keys: jax.Array  # [B, S, H]
@@ -126,7 +126,10 @@ class Seq2Seq(nn.Module):
         return Memory(values, keys, real), Carry(states, fed)
 
     def decode(self, memory, carry, token):
-        """A step of generation: int32[B] -> logits [B, V], attention weights [B, S] (zeros without), Carry."""
+        """A step of generation: int32[R] -> logits [R, V], attention weights [R, S] (zeros without), Carry.
+
+        The R rows are hypotheses, as many for each of the memory's B sources, side by side.
+        """
         x = embed(self.target_embedding, token).astype(self.dtype)
         h, weights, carry = self._step(self.decoder.weights, memory, carry, x)
         return self._logits(h), weights, carry
@@ -135,9 +138,9 @@ class Seq2Seq(nn.Module):
         """One step. `weights` are the decoder's, asked for outside of any loop: Linen makes them where first asked."""
         x = jnp.concatenate([x, carry.fed], axis=-1)
         h, states = step(self.cell, weights, carry.states, x, between)
-        h, attended = self._attend(memory, h[:, None])
-        h = h[:, 0]
-        return h, attended[:, 0], Carry(states, h if self.input_feeding else carry.fed)
+        h, attended = self._attend(memory, h.reshape(memory.real.shape[0], -1, h.shape[-1]))
+        h = h.reshape(-1, h.shape[-1])
+        return h, attended.reshape(-1, attended.shape[-1]), Carry(states, h if self.input_feeding else carry.fed)
 
     def _attend(self, memory, h):
         """[B, T, H] -> outputs [B, T, H], weights [B, T, S]."""

@@ -41,7 +41,7 @@ def classify_images(
     return _classifier(spec, inputs, model_inputs, label_smoothing)
 
 
-def classify_text(spec, *, label_smoothing: float = 0.0):
+def classify_text(spec):
     """Softmax cross-entropy on texts. Batches hold tokens int32[B, T], padded, label int32[B] and mask float32[B]."""
     if spec.tokenizer is None or "tokens" not in spec.features or spec.classes is None:
         raise UserError(2, f"config.task.name: classify_text wants labelled text; {spec.name} has none")
@@ -53,7 +53,7 @@ def classify_text(spec, *, label_smoothing: float = 0.0):
     def model_inputs(batch):
         return batch["tokens"], batch["tokens"] != spec.tokenizer.pad
 
-    return _classifier(spec, inputs, model_inputs, label_smoothing)
+    return _classifier(spec, inputs, model_inputs, 0.0)
 
 
 def _classifier(spec, inputs, model_inputs, label_smoothing):

@@ -18,10 +18,11 @@ def translate(
     beam_size: int = 1,
     length_penalty: float = 1.0,
 ):
-    """Cross-entropy of the target's tokens; BLEU, chrF and exact match of what the model makes of the source alone.
+    """Cross-entropy of the target's tokens; of what the model makes of the source alone exact match, and BLEU and chrF
+    where there are references.
 
-    Batches hold source and target int32[B, T], closed by an end and padded, reference uint8[B, R], the target's text in
-    UTF-8, and mask float32[B]. Each token of a target counts once, its end too.
+    Batches hold source and target int32[B, T], closed by an end and padded, mask float32[B], and where the target is
+    language reference uint8[B, R], its text in UTF-8. Each token of a target counts once, its end too.
 
     Args:
         sampling_rate: of scheduled sampling in training; 0: teacher forcing.
@@ -32,7 +33,7 @@ def translate(
         raise UserError(
             2, f"config.task.name: translate wants pairs of texts; {spec.name} has {', '.join(spec.features)}"
         )
-    longest, ids = spec.features["target"][0][0], spec.tokenizer
+    longest, ids, language = spec.features["target"][0][0], spec.tokenizer, "reference" in spec.features
     if beam_size > spec.vocabulary:
         raise UserError(2, f"config.task.beam_size: {beam_size} is more than the {spec.vocabulary} tokens there are")
 
@@ -64,11 +65,11 @@ def translate(
         losses, metrics = sums(logits, batch)
         found = generate(model, variables, batch["source"])[0][:, 0]
         exact = masked(is_equal(found, batch["target"], ids), batch["mask"])
-        found = {"translation": found, "reference": batch["reference"]}
+        found = {"translation": found, "reference": batch["reference"]} if language else {}
         return {"loss": losses, "perplexity": losses, **metrics, "exact_match": exact}, found
 
     def score(arrays):
-        return text_scores(spec.tokenizer, arrays["translation"], arrays["reference"])
+        return text_scores(spec.tokenizer, arrays["translation"], arrays["reference"]) if language else {}
 
     def predict(model, variables, batch):
         tokens, scores = generate(model, variables, batch["source"])
@@ -79,14 +80,13 @@ def translate(
 
 def generate_from(model, variables, source, max_len, ids, **settings):
     """What a model with `encode` and `decode` makes of source int32[B, S]; see research.generation.search."""
-    state = model.apply(variables, source, source != ids.pad, method="encode")
+    memory, carry = model.apply(variables, source, source != ids.pad, method="encode")
 
-    def decode(state, token):
-        memory, carry = state
+    def decode(carry, token):  # the memory stands outside of what a beam copies: its hypotheses share it
         logits, _, carry = model.apply(variables, memory, carry, token, method="decode")
-        return logits, (memory, carry)  # the memory goes along, since a beam copies rows of both
+        return logits, carry
 
-    return search(decode, state, source.shape[0], max_len, ids, **settings)
+    return search(decode, carry, source.shape[0], max_len, ids, **settings)
 
 
 def is_equal(found, target, ids):

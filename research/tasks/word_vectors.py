@@ -22,6 +22,9 @@ from research.randomness import fold
 from research.tasks.losses import masked
 from research.tasks.task import Task, apply
 
+EXPONENT = 0.75  # of the unigram distribution, from which noise is drawn; word2vec's
+X_MAX, ALPHA = 100.0, 0.75  # GloVe's
+
 
 class Draws(NamedTuple):
     """What chance makes of blocks of text."""
@@ -38,7 +41,6 @@ def skipgram(
     negatives: int = 5,
     shared_negatives: int = 16,
     subsample: float = 1e-3,
-    exponent: float = 0.75,
 ):
     """Each word tells those around it. Mikolov et al. 2013 (arXiv:1310.4546), sections 2.2 and 2.3.
 
@@ -49,7 +51,6 @@ def skipgram(
         negatives: words of noise that weigh on a pair.
         shared_negatives: words of noise that are drawn for a stretch of 32 words.
         subsample: share of the text above which a word is thinned, as sqrt(t / f) + t / f; 0: none is.
-        exponent: of the unigram distribution, from which noise is drawn.
     """
 
     def sums(applied, draws, mask):
@@ -59,7 +60,7 @@ def skipgram(
         wrong = softplus(noise).sum(axis=-1) * (negatives / shared_negatives)
         return masked(softplus(-pairs), weights), masked(wrong, count), model_state
 
-    return _task(spec, sums, window, shared_negatives, subsample, exponent)
+    return _task(spec, sums, window, shared_negatives, subsample)
 
 
 def cbow(
@@ -69,7 +70,6 @@ def cbow(
     negatives: int = 5,
     shared_negatives: int = 16,
     subsample: float = 1e-3,
-    exponent: float = 0.75,
 ):
     """The mean of the words around tells each word. Mikolov et al. 2013 (arXiv:1301.3781), section 3.1.
 
@@ -85,17 +85,14 @@ def cbow(
         wrong = softplus(noise).sum(axis=-1) * (negatives / shared_negatives)
         return masked(softplus(-right), count), masked(wrong, count), model_state
 
-    return _task(spec, sums, window, shared_negatives, subsample, exponent)
+    return _task(spec, sums, window, shared_negatives, subsample)
 
 
-def glove(spec, *, x_max: float = 100.0, alpha: float = 0.75):
+def glove(spec):
     """Weighted least squares on log counts. Pennington et al. 2014, equations 8 and 9.
 
-    Batches hold row and column int32[B], count float32[B] > 0 and mask float32[B].
-
-    Args:
-        x_max: count from which on cells weigh 1.
-        alpha: power by which smaller ones weigh less.
+    Batches hold row and column int32[B], count float32[B] > 0 and mask float32[B]. Cells weigh (count / X_MAX)**ALPHA,
+    and at most 1.
     """
 
     if "column" not in spec.features:
@@ -106,7 +103,7 @@ def glove(spec, *, x_max: float = 100.0, alpha: float = 0.75):
 
     def loss(model, variables, batch, keys, train):
         scores, model_state = apply(model, variables, batch["row"], batch["column"], train=train, keys=keys)
-        weights = jnp.minimum(batch["count"] / x_max, 1.0) ** alpha
+        weights = jnp.minimum(batch["count"] / X_MAX, 1.0) ** ALPHA
         squares = weights * jnp.square(scores - jnp.log(batch["count"]))
         return {"loss": masked(squares, batch["mask"])}, {}, model_state
 
@@ -119,7 +116,7 @@ def glove(spec, *, x_max: float = 100.0, alpha: float = 0.75):
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)
 
 
-def _task(spec, sums, window, shared_negatives, subsample, exponent):
+def _task(spec, sums, window, shared_negatives, subsample):
     """The Task of sums(applied, draws, mask) -> (sum, count) of the right words, (sum, _) of the noise, model_state;
     `applied` is `apply` but for the model's own arguments."""
     if window > STRETCH:
@@ -128,7 +125,7 @@ def _task(spec, sums, window, shared_negatives, subsample, exponent):
         raise UserError(
             2, f"config.task.name: word vectors want running text; {spec.name} has {', '.join(spec.features)}"
         )
-    tables = functools.cache(lambda: chances(spec, subsample, exponent))  # reads the text: not before it is needed
+    tables = functools.cache(lambda: chances(spec, subsample))  # reads the text: not before it is needed
 
     def inputs(spec, config):
         return {
@@ -151,7 +148,7 @@ def _task(spec, sums, window, shared_negatives, subsample, exponent):
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)
 
 
-def chances(spec, subsample, exponent):
+def chances(spec, subsample):
     """float32[V] by which a word of the text is kept, float32[V] cumulative distribution of noise, and the share kept.
 
     Of the special tokens none is ever kept or drawn.
@@ -163,7 +160,7 @@ def chances(spec, subsample, exponent):
     with np.errstate(divide="ignore"):
         ratio = subsample / share if subsample else np.full_like(share, np.inf)
     keep = np.where(counts > 0, np.minimum(np.sqrt(ratio) + ratio, 1), 0)
-    noise = np.cumsum(np.where(counts > 0, counts**exponent, 0))
+    noise = np.cumsum(np.where(counts > 0, counts**EXPONENT, 0))
     kept = (keep * counts).sum() / max(spec.token_counts().sum(), 1)
     return keep.astype(np.float32), (noise / max(noise[-1], 1e-30)).astype(np.float32), kept
 
