@@ -7,6 +7,9 @@ label smoothing; ours is sacreBLEU's on lower-cased plain text, by 4,000 byte pa
 python -m experiments.train --config=configs/multi30k_gru.py --workdir=runs/multi30k_gru
 python -m experiments.train --config=configs/multi30k_gru.py:cpu
 python -m experiments.train --config=configs/multi30k_gru.py:cpu --config.data.reverse=true --workdir=runs/en_de
+
+size   hardware                 time   test BLEU: mean ± std (seeds)
+cpu    2 cores (Intel(R) Xeon(R) Processor)   9:35   39.11 (1)
 """
 
 from research.config import base, sized
@@ -49,6 +52,7 @@ def get_config(size="base"):
     cpu = {
         "model.width": 256,
         "model.embedding": 256,
+        "model.input_feeding": False,  # attends for all steps at once: half as long again, else
         "optimizer.learning_rate": 2e-3,
         "train.epochs": 6,
     }

@@ -1,0 +1,41 @@
+"""What tables say of measured rounds: ratios that other work on the machine cannot bend unseen."""
+
+import pytest
+
+from research.studies.tables import TABLES, disturbed, ratios, similarity
+
+
+def row(ours, torch):
+    sides = {"ours": {"per_second": ours}, "torch": {"per_second": torch}}
+    return {"machine": "2 cores", "date": "2026-11-24", "versions": {}, "sides": sides}
+
+
+def test_a_disturbed_peer_is_seen_and_the_best_rounds_tell_the_truth():
+    """The rounds of a run in which other work slowed PyTorch's spinning threads: by the medians it would be 2.8."""
+    found = row([6700, 6734, 6800], [6335, 6273, 2383, 900, 1511])
+    best, median = ratios(found, "torch")
+    assert best == pytest.approx(6800 / 6335) and median == pytest.approx(6734 / 2383)
+    assert disturbed(found, "torch") and not disturbed(found, "ours")
+    quiet = row([6700, 6734, 6800], [6335, 6273, 6300])
+    assert not disturbed(quiet, "torch")
+    _, rows_of = TABLES["speed_recurrent.json"]
+    head, shown, other = rows_of({"gru": found, "greedy": quiet})
+    assert head[2] == "over PyTorch eager"
+    assert shown[2] == "1.07, medians 2.83 (1.06 to 7.56), disturbed" and shown[3] == "2 cores, 2026-11-24"
+    assert other[2] == "1.07, medians 1.07 (1.06 to 1.08)"
+
+
+def test_a_side_that_was_not_measured_is_no_number():
+    found, alone = row([2.0], [1.0]), row([2.0], [1.0])
+    del alone["sides"]["torch"]
+    _, rows_of = TABLES["speed_images.json"]
+    _, _, second = rows_of({"mnist_64": found, "mnist_256": alone})
+    assert second[2] == "-"
+
+
+def test_spread_is_over_seeds_and_one_seed_has_none():
+    scores = lambda a, b: {"wordsim353": a, "simlex999": b, "seconds": 61.0}
+    found = {"sides": {"ours, skipgram": [scores(0.5, 0.2), scores(0.6, 0.2)], "gensim, skipgram": [scores(0.4, 0.1)]}}
+    _, ours, theirs = similarity(found)
+    assert ours == ("ours, skipgram", "2", "1:01", "0.550 ± 0.071", "0.200 ± 0.000")
+    assert theirs == ("gensim, skipgram", "1", "1:01", "0.400", "0.100")
