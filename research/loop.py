@@ -89,6 +89,7 @@ def _train(setup, folder, checkpoints, stop, began):
         best, variables = progress["best_step"], eval_variables(state, setup.constants)
         if best != progress["step"]:
             del state, variables  # first: a run that fills its device has no room for a second one
+            checkpoints.wait()  # the last save holds it, too
             variables = {**checkpoints.variables(best, sharding.replicated(setup.mesh)), **setup.constants}
         found = {"validation": progress["best"]}
         if "test" in setup.splits:
