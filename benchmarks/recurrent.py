@@ -137,26 +137,29 @@ def torch_network(attention, fed):
                 outputs.append(fed)
             return self.head(torch.stack(outputs, dim=1))
 
-        def search(self, source, beam):
-            """Log-probabilities of the best; every hypothesis runs to the last step, as ours does on random weights."""
-            memory, states = self.encoder(self.source(source))
-            memory = memory.repeat_interleave(beam, 0)
-            keys, states = self.key(memory), [state.repeat_interleave(beam, 0) for state in states]
-            fed, token = torch.zeros(len(memory), WIDTH), torch.full((len(memory),), 2)
-            sums = torch.tensor([0.0] + [-1e9] * (beam - 1)).repeat(len(source), 1)
-            written = torch.zeros(len(memory), 0, dtype=torch.long)
-            for _ in range(LENGTH):
-                fed, states = self.step(memory, keys, states, fed, self.target(token))
-                log_probs = torch.log_softmax(self.head(fed), dim=-1).reshape(len(source), beam, -1)
-                sums, place = (sums[..., None] + log_probs).reshape(len(source), -1).topk(beam)
-                parent = (place // VOCABULARY + torch.arange(len(source))[:, None] * beam).reshape(-1)
-                token = (place % VOCABULARY).reshape(-1)
-                if beam > 1:
-                    fed, states, written = fed[parent], [state[parent] for state in states], written[parent]
-                written = torch.cat([written, token[:, None]], dim=1)
-            return sums
-
     return Network()
+
+
+def torch_search(network, source, beam):
+    """Log-probabilities of the best; every hypothesis runs to the last step, as ours does on random weights."""
+    import torch
+
+    memory, states = network.encoder(network.source(source))
+    memory = memory.repeat_interleave(beam, 0)
+    keys, states = network.key(memory), [state.repeat_interleave(beam, 0) for state in states]
+    fed, token = torch.zeros(len(memory), WIDTH), torch.full((len(memory),), 2)
+    sums = torch.tensor([0.0] + [-1e9] * (beam - 1)).repeat(len(source), 1)
+    written = torch.zeros(len(memory), 0, dtype=torch.long)
+    for _ in range(LENGTH):
+        fed, states = network.step(memory, keys, states, fed, network.target(token))
+        log_probs = torch.log_softmax(network.head(fed), dim=-1).reshape(len(source), beam, -1)
+        sums, place = (sums[..., None] + log_probs).reshape(len(source), -1).topk(beam)
+        parent = (place // VOCABULARY + torch.arange(len(source))[:, None] * beam).reshape(-1)
+        token = (place % VOCABULARY).reshape(-1)
+        if beam > 1:
+            fed, states, written = fed[parent], [state[parent] for state in states], written[parent]
+        written = torch.cat([written, token[:, None]], dim=1)
+    return sums
 
 
 def torch(workload):
@@ -184,7 +187,7 @@ def torch(workload):
         began, done = time.perf_counter(), 0
         with torch.inference_mode():
             while time.perf_counter() - began < seconds or not done:
-                network.search(source, beam)
+                torch_search(network, source, beam)
                 done += BATCH
         return done, time.perf_counter() - began, 0.0
 
