@@ -180,6 +180,18 @@ def test_a_wrong_label_of_reordered_data_names_the_record_in_the_data(monkeypatc
     dataset = opened(monkeypatch, with_labels(labels))
     with pytest.raises(UserError, match=r"record 5: label 7 is outside \[0, 3\)"):
         read(open_split(dataset, "train_shuffled", "train", MEMORY, 0), range(8))
+    dataset = opened(monkeypatch, with_labels([0, 1, 2, 0, 1.5, 2, 0, 1]))
+    with pytest.raises(UserError, match=r"record 4: label is float64\[\]"):
+        read(open_split(dataset, "train_shuffled", "train", MEMORY, 0), range(8))
+
+
+def test_the_random_order_is_made_when_it_is_read_and_not_when_the_set_is_opened(monkeypatch):
+    asked = []
+    known = lambda split: asked.append(split) or "content"  # a fingerprint may read all of the data
+    dataset = opened(monkeypatch, sorted_by_label(fingerprint=known))
+    assert asked == []
+    dataset.open("train_shuffled")
+    assert asked == ["train"]
 
 
 IMAGE = np.zeros((4, 4, 1), np.uint8)

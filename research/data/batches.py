@@ -202,32 +202,33 @@ def decoded(dataset, base):
 
 
 def _read_records(dataset, source, base, records):
+    numbers = source.record(records) if hasattr(source, "record") else records  # as errors name them
     try:
         if hasattr(source, "stacked"):
             batch = source.stacked(records)
             for field in dataset.features:
-                _as_declared(dataset, base, field, batch[field][0])
-            return _checked(dataset, base, source, records, batch)
+                _as_declared(dataset, base, field, batch[field][0], numbers[0])
+            return _checked(dataset, base, numbers, batch)
         if hasattr(source, "__getitems__"):
             examples = source.__getitems__([int(record) for record in records])
         else:
             examples = [source[int(record)] for record in records]
         batch = {}
         for field in dataset.features:
-            values = [_as_declared(dataset, base, field, e[field], r) for e, r in zip(examples, records)]
+            values = [_as_declared(dataset, base, field, e[field], r) for e, r in zip(examples, numbers)]
             batch[field] = np.stack(values)
     except UserError:
         raise
     except Exception as error:  # whatever a damaged shard makes its reader raise
         raise UserError(
             3,
-            f"data set {dataset.name}, split {base}, records {records[0]} to {records[-1]}: cannot be "
+            f"data set {dataset.name}, split {base}, records {min(numbers)} to {max(numbers)}: cannot be "
             f"read: {type(error).__name__}: {error}",
         ) from error
-    return _checked(dataset, base, source, records, batch)
+    return _checked(dataset, base, numbers, batch)
 
 
-def _as_declared(dataset, base, field, value, record=0):
+def _as_declared(dataset, base, field, value, record):
     """A field of an example as an array of the shape and dtype that the data set declares; never cast but from a
     Python number, and from a scalar of another width that holds it.
 
@@ -252,7 +253,7 @@ def _as_declared(dataset, base, field, value, record=0):
     )
 
 
-def _checked(dataset, base, source, records, batch):
+def _checked(dataset, base, records, batch):
     """Labels are classes, and tokens are in the vocabulary."""
     bounds = {"label": dataset.classes, **dict.fromkeys(dataset.sequences, dataset.vocabulary)}
     for field, bound in bounds.items():
@@ -262,11 +263,10 @@ def _checked(dataset, base, source, records, batch):
         wrong = np.argwhere((values < 0) | (values >= bound))
         if len(wrong):
             row, place = wrong[0]
-            record = source.record(records[row]) if hasattr(source, "record") else records[row]
             what = "label" if field == "label" else f"token id in {field}"
             raise UserError(
                 3,
-                f"data set {dataset.name}, split {base}, record {record}: {what} "
+                f"data set {dataset.name}, split {base}, record {records[row]}: {what} "
                 f"{values[row, place]} is outside [0, {bound})",
             )
         batch[field] = batch[field].astype(np.int32)

@@ -100,20 +100,24 @@ SHUFFLED = "_shuffled"  # what a split is called by that is read in an order of 
 def with_shuffled_train(dataset):
     """The data set with a split more, train_shuffled: train in a random order, the same in every run."""
     n = dataset.examples["train"]
-    known = dataset.fingerprint("train") if dataset.fingerprint else (dataset.name, n)
-    order = generator(int(hashlib.sha256(repr(known).encode()).hexdigest()[:8], 16), "carve").permutation(n)
     name = f"train{SHUFFLED}"
+
+    def reordered():  # only here, since a fingerprint may read all of the data
+        known = dataset.fingerprint("train") if dataset.fingerprint else (dataset.name, n)
+        seed = int(hashlib.sha256(repr(known).encode()).hexdigest()[:8], 16)
+        return Reordered(dataset.open("train"), generator(seed, "carve").permutation(n))
+
     return dataclasses.replace(
         dataset,
         examples={**dataset.examples, name: n},
-        open=lambda split: Reordered(dataset.open("train"), order) if split == name else dataset.open(split),
+        open=lambda split: reordered() if split == name else dataset.open(split),
         fingerprint=dataset.fingerprint
         and (lambda split: f"{dataset.fingerprint('train')}-shuffled" if split == name else dataset.fingerprint(split)),
     )
 
 
 class Reordered:
-    """A source in another order; `record(i)` is the number that its example i has in the source itself."""
+    """A source in another order; `record` tells the numbers that its examples have in the source itself."""
 
     def __init__(self, source, order):
         self.source, self.order = source, order
@@ -128,8 +132,8 @@ class Reordered:
     def __getitem__(self, i):
         return self.source[int(self.order[i])]
 
-    def record(self, i):
-        return int(self.order[i])
+    def record(self, examples):
+        return self.order[examples]
 
     @property
     def notes(self):
