@@ -5,21 +5,30 @@ these. A section with a `name` also holds the arguments of the thing named: the 
 arguments of a task, a data set or an optimizer, with their types read off the signature.
 """
 
-import ast
 import dataclasses
 import importlib.util
 import inspect
 import json
 import math
 import pathlib
-import re
-import types
 import typing
 
 from ml_collections import ConfigDict, config_dict
 
 from research.errors import UserError, defined_at, nearest, pick, users_code
-from research.fields import BOUNDS, CHOICES, FIELDS, MEANINGS, NAMED, TEXT_AUGMENT, Field
+from research.fields import (
+    BOUNDS,
+    CHOICES,
+    FIELDS,
+    MEANINGS,
+    NAMED,
+    TEXT_AUGMENT,
+    Field,
+    kind_of,
+    parse,
+    text_of,
+    type_name,
+)
 
 
 def base():
@@ -91,14 +100,14 @@ def override(config, values):
             raise UserError(
                 2, f"config.{path}: no such field{nearest(f'config.{path}', [f'config.{p}' for p in fields])}"
             )
-    parsed = {path: _parse(path, fields[path].type, value) for path, value in values.items()}
+    parsed = {path: parse(path, fields[path].type, value) for path, value in values.items()}
     for path, value in parsed.items():
         twin = _twin(path)
         if twin in fields and value is not None:
             if parsed.get(twin) is not None:
                 raise UserError(2, f"config.{path}: given together with config.{twin}; give one of them")
             flat[twin] = None
-    flat = {path: _parse(path, fields[path].type, flat[path]) for path in flat} | parsed
+    flat = {path: parse(path, fields[path].type, flat[path]) for path in flat} | parsed
     if flat.get("eval.every_steps") is None and flat.get("eval.every_epochs") is None:
         flat["eval.every_epochs"] = 1.0
     result = ConfigDict()
@@ -244,8 +253,8 @@ def describe(config=None):
     fields = _fields({s: (config[s].name if config else FIELDS[f"{s}.name"].default) for s in NAMED})
     values = _flat(config) if config else {path: field.default for path, field in fields.items()}
     return [
-        f"  --config.{path}={_text(values[path])}".ljust(48)
-        + f" {_type_name(field.type)}"
+        f"  --config.{path}={text_of(values[path])}".ljust(48)
+        + f" {type_name(field.type)}"
         + f": {field.help or MEANINGS.get(path.split('.')[-1], 'of ' + values[path.split('.')[0] + '.name'])}"
         + (f" ({', '.join(CHOICES[path.split('.')[-1]])})" if path.split(".")[-1] in CHOICES and not field.help else "")
         for path, field in fields.items()
@@ -291,71 +300,9 @@ def _put(config, path, field):
         if section not in config:
             config[section] = ConfigDict()
         config = config[section]
-    kind, _ = _kind(field.type)
+    kind, _ = kind_of(field.type)
     # A bare None would take any type.
     config[leaf] = config_dict.placeholder(typing.get_origin(kind) or kind) if field.default is None else field.default
-
-
-def _kind(annotation):
-    """`float | None` -> (float, True)."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-        return kinds[0], True
-    return annotation, False
-
-
-def _type_name(annotation):
-    kind, optional = _kind(annotation)
-    name = f"tuple of {typing.get_args(kind)[0].__name__}" if typing.get_origin(kind) is tuple else kind.__name__
-    return name + (" or none" if optional else "")
-
-
-def _text(value):
-    if isinstance(value, tuple):
-        return ",".join(map(_text, value))
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _parse(path, annotation, value):
-    """The value in the type that the field has; text is read as that type."""
-    kind, optional = _kind(annotation)
-    wrong = UserError(2, f"config.{path}: {value!r} is not {_type_name(annotation)}")
-    if value is None or (isinstance(value, str) and value.strip().lower() == "none" and optional):
-        if not optional:
-            raise wrong
-        return None
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, str):
-            value = _items(value)
-        if not isinstance(value, (list, tuple)):
-            raise wrong
-        element = typing.get_args(kind)[0]
-        return tuple(_parse(path, element, item) for item in value)
-    try:
-        if kind is bool:
-            return value if isinstance(value, bool) else {"true": True, "false": False}[value.strip().lower()]
-        if kind is str and isinstance(value, str):
-            return value
-        if kind is str or isinstance(value, bool):
-            raise wrong
-        number = kind(value) if isinstance(value, str) or kind(value) == value else None
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
-        raise wrong from None
-    if number is None:
-        raise wrong
-    if not math.isfinite(number):
-        raise UserError(2, f"config.{path}: {value} is not a finite number")
-    return number
-
-
-def _items(text):
-    """The elements of a tuple written as text: (1, 2), ('a', 'b') or a,b; commas inside brackets are no separators."""
-    try:
-        value = ast.literal_eval(text)
-        return list(value) if isinstance(value, (tuple, list)) else [text.strip()]
-    except (ValueError, SyntaxError):
-        items = re.findall(r"(?:[^,(\[{]|\([^)]*\)?|\[[^\]]*\]?|\{[^}]*\}?)+", text)
-        return [item.strip() for item in items if item.strip()]
 
 
 def _twin(path):

@@ -1,9 +1,15 @@
-"""Which leaves a config may have: type, default, meaning, bounds. What a thing named in it adds, its signature says."""
+"""Which leaves a config may have: type, default, meaning, bounds, and how a value is read as a type. What a thing named
+in it adds, its signature says."""
 
+import ast
 import math
+import re
+import types
+import typing
 from typing import Any, NamedTuple
 
 from research.data import DATASETS
+from research.errors import UserError
 from research.models import MODELS
 from research.optimizers import OPTIMIZERS, SCHEDULES
 from research.tasks import TASKS
@@ -153,3 +159,71 @@ CHOICES = {  # by the leaf's name, too
     "cell": ("rnn", "lstm", "gru"),
     "attention": ("none", "additive", "multiplicative"),
 }
+
+
+def kind_of(annotation):
+    """`float | None` -> (float, True)."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        return kinds[0], True
+    return annotation, False
+
+
+def type_name(annotation):
+    """A type in words: "tuple of int or none"."""
+    kind, optional = kind_of(annotation)
+    name = f"tuple of {typing.get_args(kind)[0].__name__}" if typing.get_origin(kind) is tuple else kind.__name__
+    return name + (" or none" if optional else "")
+
+
+def text_of(value):
+    """A value as `parse` reads it back: 1,2 for a tuple, none, true."""
+    if isinstance(value, tuple):
+        return ",".join(map(text_of, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def parse(path, annotation, value):
+    """A value in the type of its field; text is read as that type.
+
+    Raises:
+        UserError: 2, naming the path, for what is not of it.
+    """
+    kind, optional = kind_of(annotation)
+    wrong = UserError(2, f"config.{path}: {value!r} is not {type_name(annotation)}")
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none" and optional):
+        if not optional:
+            raise wrong
+        return None
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, str):
+            value = _items(value)
+        if not isinstance(value, (list, tuple)):
+            raise wrong
+        element = typing.get_args(kind)[0]
+        return tuple(parse(path, element, item) for item in value)
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[value.strip().lower()]
+        if kind is str and isinstance(value, str):
+            return value
+        if kind is str or isinstance(value, bool):
+            raise wrong
+        number = kind(value) if isinstance(value, str) or kind(value) == value else None
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
+        raise wrong from None
+    if number is None:
+        raise wrong
+    if not math.isfinite(number):
+        raise UserError(2, f"config.{path}: {value} is not a finite number")
+    return number
+
+
+def _items(text):
+    """The elements of a tuple written as text: (1, 2), ('a', 'b') or a,b; commas inside brackets are no separators."""
+    try:
+        value = ast.literal_eval(text)
+        return list(value) if isinstance(value, (tuple, list)) else [text.strip()]
+    except (ValueError, SyntaxError):
+        items = re.findall(r"(?:[^,(\[{]|\([^)]*\)?|\[[^\]]*\]?|\{[^}]*\}?)+", text)
+        return [item.strip() for item in items if item.strip()]
