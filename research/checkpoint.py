@@ -125,26 +125,23 @@ class Checkpoints:
             tree = self.manager.item_metadata(step)["state"].tree
             fields = ("params", "model_state") if tree["ema"] is None else ("ema",)
             shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-            target = {field: jax.tree.map(shape, tree[field]) for field in fields}
+            # An empty collection is no leaf: Orbax does not find it in a part.
+            target = {field: jax.tree.map(shape, tree[field]) for field in fields if tree[field]}
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), target)
         if sharding is not None:
             arguments = ocp.checkpoint_utils.construct_restore_args(target)
         state = self._read(step, target, arguments, progress)
-        return state["ema"] if "ema" in state else {"params": state["params"], **state["model_state"]}
+        return state["ema"] if "ema" in state else {"params": state["params"], **state.get("model_state", {})}
 
     def _read(self, step, target, arguments, progress):
         """The part of a step's state that `target` asks for, verified."""
-        # An empty collection is no leaf: Orbax does not find it in a part.
-        empty = {field: {} for field, x in target.items() if x == {}} if isinstance(target, dict) else {}
-        if empty:
-            target, arguments = ({k: x for k, x in tree.items() if k not in empty} for tree in (target, arguments))
         with self._trusted(step):
             restore = ocp.args.PyTreeRestore(target, arguments, partial_restore=isinstance(target, dict))
             state = self.manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
             for path, found in _sums(state).items():
                 if progress["sums"].get(path) != found:
                     raise ValueError(f"damaged: {path} is not what was saved")
-        return {**state, **empty} if empty else state
+        return state
 
     def progress(self, step):
         """What the loop knew at a step, verified.

@@ -74,7 +74,7 @@ def prepare(config, dataset, mesh):
     named = [(role, text) for role, text in config.data.splits.items() if text is not None]
     splits = {role: open_split(dataset, text, role, limit, workers) for role, text in named}
     setup = Setup(config, dataset, splits, model, task, mesh, optimizer, times, init, abstract)
-    _check_metrics(setup)
+    _check_task(setup)
     return setup
 
 
@@ -121,7 +121,7 @@ def summary(params):
     return [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
 
 
-def _check_metrics(setup):
+def _check_task(setup):
     """Task and model go together, and the metrics that the config goes by are among those that the task evaluates."""
     task, name = setup.task, setup.config.task.name
     variables = eval_variables(setup.abstract, setup.constants)
