@@ -19,7 +19,7 @@ from research.inference import translation
 from research.models import seq2seq
 from research.models.rnn import CELLS
 from research.models.seq2seq import Seq2Seq, additive_scores
-from research.tasks.translate import is_equal, text_scores
+from research.tasks.translate import generate_from, is_equal, text_scores
 
 RNG = np.random.default_rng(0)
 SOURCE = RNG.integers(4, 9, (3, 6)) * (np.arange(6)[None] < [[6], [2], [4]])
@@ -176,6 +176,26 @@ def test_nothing_equals_a_target_that_is_cut_or_has_an_unknown_token():
     target = np.array([[5, 6, 3, 0], [5, 6, 7, 8], [5, 1, 3, 0], [5, 6, 3, 0]])
     found = np.array([[5, 6, 3, 0, 0], [5, 6, 7, 8, 0], [5, 1, 3, 0, 0], [5, 6, 7, 3, 0]])
     assert is_equal(found, target, ids).tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=str)
+def test_hypotheses_of_a_beam_look_at_their_own_source_and_score_as_the_model_does(fields):
+    """The memory is shared by a source's hypotheses: as many rows of it as there are sources, not as hypotheses."""
+    model, variables = build(**fields)
+    variables = jax.tree.map(lambda x: 3 * x, variables)  # or all sources would be translated alike
+    ids = SimpleNamespace(pad=0, unknown=1, begin=2, end=3)
+    search = jax.jit(lambda source: generate_from(model, variables, source, 5, ids, beam_size=3, length_penalty=1.0))
+    tokens, scores = search(SOURCE)
+    assert len({row.tobytes() for row in np.asarray(tokens[:, 0])}) > 1
+    for i in range(len(SOURCE)):
+        alone, own = search(SOURCE[i : i + 1])
+        assert np.array_equal(tokens[i], alone[0])
+        assert_same_numbers(scores[i], own[0], 1e-5)
+        best = np.asarray(tokens[i, :1])
+        before = np.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=ids.begin)
+        logits = model.apply(variables, SOURCE[i : i + 1], SOURCE[i : i + 1] != 0, before, best != 0)
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), best[..., None], axis=-1)[..., 0]
+        assert float(scores[i, 0]) == pytest.approx(float((picked * (best != 0)).sum() / (best != 0).sum()), rel=1e-4)
 
 
 def test_bleu_is_the_formula_and_tells_the_translation_from_its_reference():
