@@ -52,7 +52,7 @@ def run(make_parser, main):
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is caught below
+        signal.signal(signal.SIGINT, _interrupted)
         process_settings()
         parser = make_parser()
         overrides, rest = _overrides(arguments)
@@ -68,8 +68,6 @@ def run(make_parser, main):
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        _end_at_once(130, "error: interrupted; the same command begins again, or goes on from its last checkpoint")
     except BrokenPipeError:  # the reader of stdout went away, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
@@ -80,12 +78,15 @@ def run(make_parser, main):
     sys.exit(code)
 
 
-def _end_at_once(code, line):
-    """Without what libraries do at exit, which waits for threads that the interrupt left in disorder."""
+def _interrupted(number, frame):
+    """Ends the process here and now. A KeyboardInterrupt would be lost where it fell into a finalizer or a callback of
+    a library, and what libraries do at exit waits for threads that it left in disorder."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in multiprocessing.active_children():
         worker.terminate()
-    print(line, file=sys.stderr, flush=True)
-    os._exit(code)
+    shown = b"\x1b[?25h" if os.isatty(2) else b""  # the cursor, which a bar has hidden
+    os.write(2, shown + b"error: interrupted; the same command begins again, or goes on from its last checkpoint\n")
+    os._exit(130)
 
 
 def load_config(parsed, overrides):

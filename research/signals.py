@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as the loop takes them: a first one is noted and the state saved, a second one acts at once."""
+"""SIGINT and SIGTERM as the loop takes them: a first one is noted and the state saved, a second one is not held."""
 
 import contextlib
 import signal
@@ -8,15 +8,17 @@ from research.errors import UserError
 
 @contextlib.contextmanager
 def caught():
-    """A list that a SIGINT or SIGTERM is put into, for the loop to find; a second one acts at once."""
+    """A list that a SIGINT or SIGTERM is put into, for the loop to find; a second one acts as outside of it."""
     received = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handler(number, frame):
         received.append(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, before[number])
 
     try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, handler)
     except ValueError:  # not the main thread: signals are someone else's
         before = {}
     try:

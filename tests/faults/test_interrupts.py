@@ -49,9 +49,9 @@ def test_a_second_interrupt_ends_it_without_a_traceback_and_a_killed_run_was_sho
     flags = ["--config.train.epochs=400", "--config.checkpoint.every_steps=5"]
     process = train(*flags, cwd=tmp_path)
     wait_until(lambda: list((tmp_path / "run" / "checkpoints").glob("[0-9]*")), process)
-    for _ in range(3):
+    while process.poll() is None:  # signals that are not taken yet are one: any number may be
         process.send_signal(signal.SIGINT)
-        time.sleep(0.002)  # signals that are not taken yet are one
+        time.sleep(0.002)
     ends_well(process, "interrupted;")
     process = train(*flags, cwd=tmp_path)
     rows = tmp_path / "run" / "metrics.jsonl"
@@ -62,3 +62,20 @@ def test_a_second_interrupt_ends_it_without_a_traceback_and_a_killed_run_was_sho
     shown = read_events(tmp_path / "run" / "tensorboard")
     rows = runs.read_rows(tmp_path / "run")[:-1]  # it may have been killed between this row's two files
     assert len(rows) > 5 and all((row["step"], f"{row['split']}/loss") in shown for row in rows)
+
+
+def test_an_interrupt_that_falls_into_a_finalizer_is_not_lost(tmp_path):
+    code = """
+import gc, signal, sys
+from experiments import command
+
+def main(arguments, overrides):
+    gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGINT))
+    gc.collect()
+
+sys.argv = ["train"]
+command.run(lambda: command.parser("a script"), main)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ends_well(subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, **pipes), "interrupted;")
