@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from research.errors import UserError, nearest
+from research.optimizers import stacked_like, unstacked
 
 FORMAT = 2  # 1 averaged the parameters alone, and had no sum of its progress
 _WRITING = (OSError, ValueError, RuntimeError)  # a full disk is any of these to Orbax and TensorStore
@@ -259,7 +260,8 @@ def _sums(state):
 
 
 def warm_start(variables, init_from):
-    """Takes over another run's variables where path and shape agree.
+    """Takes over another run's variables where path and shape agree; layers that are stacked go by their own names, as
+    block3/qkv_kernel.
 
     Args:
         variables: {"params": ..., collection: ...} of the new run.
@@ -274,14 +276,15 @@ def warm_start(variables, init_from):
     folder, _, prefixes = init_from.partition(":")
     prefixes = tuple(prefix for prefix in prefixes.split(",") if prefix)
     _, source = read_best(folder)
-    found = {path: value for path, value in _leaves(source)}
-    own = [path.split("/", 1)[1] for path, _ in _leaves(variables)]
+    found = {path: value for path, value in _leaves(unstacked(source))}
+    each = unstacked(variables)
+    own = [path.split("/", 1)[1] for path, _ in _leaves(each)]
     for prefix in prefixes:
         if not any(_below(path, prefix) for path in own):
             known = sorted({path.split("/")[0] for path in own})
             raise UserError(2, f"config.init_from: nothing here is called {prefix}{nearest(prefix, [*known, *own])}")
     matched, missed, leaves = [], [], []
-    for path, value in _leaves(variables):
+    for path, value in _leaves(each):
         bare = path.split("/", 1)[1]
         if prefixes and not any(_below(bare, prefix) for prefix in prefixes):
             reason = "not asked for"
@@ -297,7 +300,8 @@ def warm_start(variables, init_from):
         leaves.append(value)
     if not matched:
         raise UserError(2, f"config.init_from: nothing in {init_from} matches; {'; '.join(missed[:3])}")
-    return jax.tree.unflatten(jax.tree.structure(variables), leaves), matched, missed
+    taken = jax.tree.unflatten(jax.tree.structure(each), leaves)
+    return stacked_like(taken, variables), matched, missed
 
 
 def _below(path, prefix):

@@ -255,10 +255,15 @@ def describe(config=None):
     return [
         f"  --config.{path}={text_of(values[path])}".ljust(48)
         + f" {type_name(field.type)}"
-        + f": {field.help or MEANINGS.get(path.split('.')[-1], 'of ' + values[path.split('.')[0] + '.name'])}"
+        + f": {field.help or _meaning(path, values)}"
         + (f" ({', '.join(CHOICES[path.split('.')[-1]])})" if path.split(".")[-1] in CHOICES and not field.help else "")
         for path, field in fields.items()
     ]
+
+
+def _meaning(path, values):
+    section, leaf = path.split(".")[0], path.split(".")[-1]
+    return MEANINGS.get(path) or MEANINGS.get(leaf) or f"of {values[f'{section}.name']}"
 
 
 def _fields(names):

@@ -76,7 +76,7 @@ FIELDS = {
     "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),
 }
 
-MEANINGS = {  # of arguments of named things, by the leaf's name
+MEANINGS = {  # of arguments of named things, by the leaf's name, or its path where sections differ
     "tokenizer": "characters, bytes, blanks, words, bpe, wordpiece or unigram; or a tokenizer.json",
     "vocabulary_size": "at most so many tokens",
     "min_count": "rarer tokens are unknown",
@@ -86,6 +86,7 @@ MEANINGS = {  # of arguments of named things, by the leaf's name
     "reverse": "from the target to the source",
     "newline": "what stands for the end of a line, as ' <eos> ' for words",
     "context": "tokens that a window of evaluation reads before those it scores",
+    "model.context": "how many positions there are: no text may be longer",
     "digits": "of the largest numbers",
     "folder": "that holds train.src and train.tgt",
     "source": "suffix of the source's files",
@@ -95,6 +96,15 @@ MEANINGS = {  # of arguments of named things, by the leaf's name
     "width": "of layers; of each direction of a recurrence",
     "bidirectional": "the encoder reads both ways",
     "attention": "how the decoder looks at the source",
+    "heads": "of attention; a divisor of the width",
+    "kv_heads": "of keys and values, each shared by heads / kv_heads of the queries; none: as many as heads",
+    "hidden": "width of the feed-forward layers; none: 4 times the width",
+    "positions": "learned, sinusoidal, rotary or none",
+    "model.norm": "which normalisation",
+    "activation": "of the feed-forward layers: gelu_tanh, gelu or swiglu",
+    "bias": "of norms and products",
+    "remat": "the backward pass computes each block again: the memory of one block, a third more time",
+    "scan": "layers stacked, one compiled block for all of them: compiles sooner, changes no number",
     "input_feeding": "what was attended to is fed to the next step",
     "tied": "one matrix embeds tokens and gives the logits",
     "dropout": "share of units dropped in training",
@@ -131,7 +141,8 @@ BOUNDS = {
     ),
     **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
     **dict.fromkeys(("every_steps", "steps", "width", "widths", "dense", "classes", "ns_steps"), _COUNT),
-    **dict.fromkeys(("vocabulary", "embedding", "layers", "min_count", "beam_size"), _COUNT),
+    **dict.fromkeys(("vocabulary", "embedding", "layers", "heads", "kv_heads", "hidden"), _COUNT),
+    **dict.fromkeys(("min_count", "beam_size"), _COUNT),
     "max_len": (2, math.inf, True),
     **dict.fromkeys(("window", "negatives", "shared_negatives"), _COUNT),
     "subsample": (0, 1, True),

@@ -4,7 +4,7 @@ Learning rate, weight decay, momentum and betas are only ever used in arithmetic
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -38,7 +38,7 @@ def make_optimizer(settings, arguments, times):
         core = optax.chain(optax.clip_by_global_norm(settings["clip_norm"]), core)
     rules = [_parse_rule(rule) for rule in settings["rules"]]
     if not rules:
-        return Optimizer(core.init, core.update, learning_rate)
+        return _layer_by_layer(core.init, core.update, learning_rate)
 
     def labels(params):
         return jax.tree.map(lambda factor: "trained" if factor else "frozen", rule_factors(params, rules))
@@ -50,7 +50,18 @@ def make_optimizer(settings, arguments, times):
         updates, opt_state = transform.update(gradients, opt_state, params)
         return jax.tree.map(lambda u, factor: u * factor, updates, rule_factors(params, rules)), opt_state
 
-    return Optimizer(transform.init, update, learning_rate)
+    return _layer_by_layer(transform.init, update, learning_rate)
+
+
+def _layer_by_layer(init, update, learning_rate):
+    """The Optimizer that sees each layer by itself where a model has them stacked: norms, axes and rules are a layer's
+    own, and the numbers those of the model that is not stacked."""
+
+    def update_each(gradients, opt_state, params):
+        updates, opt_state = update(unstacked(gradients), opt_state, unstacked(params))
+        return stacked_like(updates, params), opt_state
+
+    return Optimizer(lambda params: init(unstacked(params)), update_each, learning_rate)
 
 
 # Schedules: builders of step -> factor in [0, 1], where step counts from the end of the warm-up: negative within it.
@@ -295,6 +306,41 @@ def rule_factors(params, rules):
     if not any(jax.tree.leaves(factors)):
         raise UserError(2, f"config.optimizer.rules: they freeze all of {', '.join(paths)}: nothing would be trained")
     return factors
+
+
+STACKED = "blocks"  # what a model calls layers whose parameters it has stacked along a first axis
+
+
+def unstacked(params):
+    """{"blocks": {name: [L, ...]}} -> {"block0": {name: [...]}, "block1": ...}; whatever else as it is."""
+    if not isinstance(params, Mapping):
+        return params
+    result = {name: unstacked(value) for name, value in params.items() if name != STACKED}
+    for name, i in _layers(params):
+        result[name] = jax.tree.map(lambda leaf: _shaped(lambda x: x[i], leaf), params[STACKED])
+    return result
+
+
+def stacked_like(params, like):
+    """What `unstacked` has taken apart, put together where `like` has it stacked."""
+    if not isinstance(like, Mapping):
+        return params
+    result = {name: stacked_like(params[name], value) for name, value in like.items() if name != STACKED}
+    if each := [params[name] for name, _ in _layers(like)]:
+        result[STACKED] = jax.tree.map(lambda *leaves: _shaped(lambda *x: jnp.stack(x), *leaves), *each)
+    return result
+
+
+def _layers(params):
+    """[(name, number)] of the layers that a tree has stacked."""
+    leaves = jax.tree.leaves(params.get(STACKED, {}))
+    return [(f"{STACKED[:-1]}{i}", i) for i in range(leaves[0].shape[0] if leaves else 0)]
+
+
+def _shaped(function, *leaves):
+    """function(*leaves), or its shape where the leaves are shapes."""
+    shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    return jax.eval_shape(function, *leaves) if shapes else function(*leaves)
 
 
 def path_of(path):

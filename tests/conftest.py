@@ -211,6 +211,16 @@ CASES = {
         "model__width": 8,
         "model__embedding": 8,
     },
+    "decoder": {
+        "data__name": "tiny_shakespeare",
+        "data__tokenizer": "characters",
+        "data__max_len": 12,
+        "task__name": "next_token",
+        "model__layers": 2,
+        "model__heads": 2,
+        "model__width": 32,
+        "model__context": 12,
+    },
     "recurrent_lm": {
         "data__name": "tiny_shakespeare",
         "data__tokenizer": "characters",

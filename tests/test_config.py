@@ -278,10 +278,10 @@ def test_numbers_that_make_no_run_are_refused(values, part):
 # Options that stay though no config sets them to other than their default, each with its user.
 NO_CONFIG_SETS = {
     # What every run has, as README's "Running" and "Three rungs" use it.
-    "seed", "init_from", "data.memory_limit_bytes", "data.workers", "train.steps", "train.parallel",
+    "seed", "init_from", "data.memory_limit_bytes", "data.workers", "train.parallel",
     "train.microbatches", "train.ema", "train.early_stopping.metric", "train.early_stopping.patience",
-    "eval.every_steps", "checkpoint.keep", "optimizer.rules", "optimizer.warmup_steps", "optimizer.decay_steps",
-    "optimizer.decay_epochs", "optimizer.end_factor", "optimizer.boundaries_steps", "optimizer.boundaries_epochs",
+    "checkpoint.keep", "optimizer.rules", "optimizer.decay_steps",
+    "optimizer.decay_epochs", "optimizer.boundaries_steps", "optimizer.boundaries_epochs",
     "optimizer.boundary_factors",
     # The published networks, whose parameters tests/test_models.py counts.
     "resnet.stem", "vgg.norm", "vgg.dense", "vgg.dropout",
@@ -294,7 +294,7 @@ WITHOUT_CONFIG = {
     "parallel",
     "tiny_shakespeare",
     "cbow",
-}  # a user's own files; text of the tests; --config.task.name=cbow
+}  # a user's own files; read as wikitext2 is; --config.task.name=cbow
 OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
 
 

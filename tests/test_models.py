@@ -56,6 +56,14 @@ TOKENS, IMAGE = {"tokens": ZEROS, "mask": ONES}, {"image": jnp.zeros((1, 32, 32,
 OF_ROLE = {  # model: its fields, its inputs, and the parameters of each role
     "cnn": ({"classes": 2, "layers": ("conv2", "dense3")}, IMAGE,
             {"kernel": "Conv_0/kernel Dense_0/kernel head/kernel", "bias": "Conv_0/bias Dense_0/bias head/bias"}),
+    "decoder": (
+        {"vocabulary": 9, "layers": 1, "heads": 2, "width": 4, "context": 4, "tied": False}, TOKENS,
+        {"kernel": "block0/attention_out_kernel block0/mlp_in_kernel block0/mlp_out_kernel block0/qkv_kernel "
+                   "head_kernel",
+         "embedding": "embedding position_embedding",
+         "scale": "block0/attention_norm_scale block0/mlp_norm_scale norm_scale",
+         "bias": "block0/attention_norm_bias block0/attention_out_bias block0/mlp_in_bias block0/mlp_norm_bias "
+                 "block0/mlp_out_bias block0/qkv_bias norm_bias"}),
     "glove": ({"vocabulary": 9}, {"row": jnp.zeros(1, int), "column": jnp.zeros(1, int)},
               {"embedding": "input_embedding output_embedding", "bias": "input_bias output_bias"}),
     "mlp": ({"classes": 2, "widths": (3,)}, IMAGE,

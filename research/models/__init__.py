@@ -1,6 +1,7 @@
 """Models by name. A new one is a file and a line here: its Linen fields are its config."""
 
 from research.models.cnn import CNN
+from research.models.decoder import Decoder
 from research.models.mlp import MLP
 from research.models.recurrent import RecurrentClassifier, RecurrentLM
 from research.models.resnet import ResNet
@@ -10,6 +11,7 @@ from research.models.word2vec import Glove, WordVectors
 
 MODELS = {
     "cnn": CNN,
+    "decoder": Decoder,
     "glove": Glove,
     "mlp": MLP,
     "recurrent_classifier": RecurrentClassifier,

@@ -1,0 +1,93 @@
+"""A GPT on the characters of Shakespeare: nanoGPT's first example (Karpathy 2022, config/train_shakespeare_char.py).
+
+python -m experiments.train --config=configs/shakespeare_gpt.py --workdir=runs/shakespeare_gpt
+python -m experiments.train --config=configs/shakespeare_gpt.py:cpu
+
+The size base is its setting for a GPU, cpu the one that its README gives for a laptop; each with its published loss on
+the last tenth of the text, which it draws windows from at random: here all of that tenth is read, in windows of the
+same length. No text is left for a test: the figure is the best of the run's evaluations, as there.
+
+size   hardware                 time   validation loss: mean ± std (seeds)
+"""
+
+from research.config import base, sized
+
+
+def get_config(size="base"):
+    config = base()
+    config.data.name = "tiny_shakespeare"
+    config.data.tokenizer = "characters"
+    config.data.max_len = 256
+    config.data.batch_size = 64
+    config.data.splits.validation = "validation+test"
+    config.data.splits.test = None
+    config.model = {
+        "name": "decoder",
+        "layers": 6,
+        "heads": 6,
+        "width": 384,
+        "context": 256,
+        "dropout": 0.2,
+        "bias": False,
+        "dtype": "bfloat16",
+    }
+    config.task.name = "next_token"
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.b2 = 0.99
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 100
+    config.optimizer.end_factor = 0.1
+    config.train.steps = 5000
+    config.eval = {"every_steps": 250, "metric": "loss", "direction": "min"}
+    config.log.every_steps = 50
+    cpu = {
+        "data.max_len": 64,
+        "data.batch_size": 12,
+        "model.layers": 4,
+        "model.heads": 4,
+        "model.width": 128,
+        "model.context": 64,
+        "model.dropout": 0.0,
+        "model.dtype": "float32",
+        "train.steps": 2000,
+        "train.steps_per_call": 10,
+    }
+    tiny = {
+        "data.max_len": 32,
+        "data.batch_size": 8,
+        "data.splits.train": "train[:100]",
+        "data.splits.validation": "validation[:8]",
+        "data.splits.test": "test[:8]",
+        "model.layers": 2,
+        "model.heads": 2,
+        "model.width": 16,
+        "model.context": 32,
+        "optimizer.learning_rate": 1e-2,
+        "optimizer.warmup_steps": 2,
+        "train.steps": 12,
+        "eval.every_steps": 6,
+        "checkpoint.every_steps": 6,
+        "log.every_steps": 3,
+    }
+    return sized(config, size, cpu=cpu, tiny=tiny)
+
+
+def sweep_form():
+    """GPT-2's block, and what later models have in its place, one at a time and together."""
+    forms = {
+        "model.positions": "rotary",
+        "model.norm": "rms",
+        "model.activation": "swiglu",
+        "model.kv_heads": 2,
+        "model.tied": False,
+    }
+    gated = {"model.hidden": 256}  # two thirds, so that three matrices weigh as much as two did
+    return [{}, *({name: value} for name, value in forms.items()), {**forms, **gated}]
+
+
+def sweep_layout():
+    """What changes no number: memory and time of compiling alone."""
+    return [{"model.remat": remat, "model.scan": scan} for remat in (False, True) for scan in (False, True)]

@@ -1,0 +1,95 @@
+"""A GPT-style decoder: exactly GPT-2 by default, and by its fields the form of later models."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.errors import UserError, pick
+from research.models.attention import NORMS, Block, check, product, sinusoidal
+from research.models.layers import drop, embed
+
+POSITIONS = {"learned": None, "sinusoidal": None, "rotary": None, "none": None}
+
+
+class Decoder(nn.Module):
+    """Radford et al. 2019 (GPT-2): pre-norm, learned positions, tanh GELU, a tied head; what projects into the residual
+    begins smaller by sqrt(2 layers).
+    """
+
+    layers: int = 12
+    heads: int = 12
+    kv_heads: int | None = None  # heads of keys and values, each shared by heads / kv_heads; None: as many as heads
+    width: int = 768
+    hidden: int | None = None  # of the feed-forward layers; None: 4 width
+    context: int = 1024  # how many positions there are
+    positions: str = "learned"  # or sinusoidal, rotary, none
+    norm: str = "layer"  # or rms
+    activation: str = "gelu_tanh"  # or gelu, swiglu
+    bias: bool = True  # of norms and products
+    tied: bool = True  # one matrix embeds the tokens and gives the logits
+    dropout: float = 0.0  # on the embedding, the attention's weights, and what each half of a block adds
+    remat: bool = False  # the backward pass computes each block again: memory of one block, a third more time
+    scan: bool = False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers
+    vocabulary: int | None = None
+    dtype: str = "float32"
+
+    def __call__(self, tokens, mask=None, positions=None, segments=None, *, train=False):
+        """Logits float32[B, T, V]; arguments as for `features`."""
+        return product(*self.features(tokens, mask, positions, segments, train=train), dtype=self.dtype)
+
+    @nn.compact
+    def features(self, tokens, mask=None, positions=None, segments=None, *, train=False):
+        """What the head reads, and its kernel and bias: float32[B, T, D], [D, V], None.
+
+        Args:
+            tokens: int32[B, T].
+            mask: not read: padding stands right of all tokens, where none of them looks.
+            positions: int32[B, T], of each token in its document; its place in the row, if not given.
+            segments: int32[B, T]: a token sees those before it of its own number alone; one document, if not given.
+        """
+        V, D, L = self.vocabulary, self.width, self.layers
+        H, G = self.heads, self.heads if self.kv_heads is None else self.kv_heads
+        check(D, H, G, self.positions, self.activation)
+        pick(POSITIONS, self.positions, "config.model.positions")
+        if positions is None:
+            if tokens.shape[1] > self.context:
+                raise UserError(2, f"config.model.context: {self.context} positions; {tokens.shape[1]} tokens are read")
+            positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]  # [1, T]
+        normal = nn.initializers.normal(0.02)
+        table = self.param("embedding", normal, (V, D), jnp.float32)
+        x = embed(table, tokens)
+        if self.positions == "learned":
+            x = x + self.param("position_embedding", normal, (self.context, D), jnp.float32)[positions]
+        if self.positions == "sinusoidal":
+            x = x + sinusoidal(positions, D)
+        active = train and not (isinstance(self.dropout, (int, float)) and self.dropout == 0)
+        dropout = self.make_rng("dropout") if active else jax.random.key(0)  # where it is not drawn, any key will do
+        if active:
+            x = drop(jax.random.fold_in(dropout, L), x, self.dropout)
+        params = self.make_rng("params") if self.is_initializing() else jax.random.key(0)
+        each = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = {name: each(key, jnp.arange(L)) for name, key in (("params", params), ("dropout", dropout))}
+        block = {
+            "heads": H,
+            "kv_heads": G,
+            "hidden": 4 * D if self.hidden is None else self.hidden,
+            "residual_std": 0.02 * (2 * L) ** -0.5,
+            "norm": self.norm,
+            "activation": self.activation,
+            "bias": self.bias,
+            "rotary": self.positions == "rotary",
+            "dropout": self.dropout,
+            "dtype": self.dtype,
+        }
+        layer = nn.remat(Block, static_argnums=(5,)) if self.remat else Block
+        if self.scan:
+            one = lambda module, x, keys: (module(x, keys, positions, segments, train), None)
+            stacked = nn.scan(one, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, length=L)
+            x, _ = stacked(layer(**block, name="blocks"), x, keys)
+        else:
+            for i in range(L):
+                own = jax.tree.map(lambda key: key[i], keys)
+                x = layer(**block, name=f"block{i}")(x, own, positions, segments, train)
+        bias = self.param("norm_bias", nn.initializers.zeros, (D,), jnp.float32) if self.bias else None
+        x = NORMS[self.norm](x, self.param("norm_scale", nn.initializers.ones, (D,), jnp.float32), bias)
+        return x, table.T if self.tied else self.param("head_kernel", normal, (D, V), jnp.float32), None
