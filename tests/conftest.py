@@ -226,8 +226,8 @@ CASES = {
         "data__tokenizer": "characters",
         "data__max_len": 12,
         "task__name": "next_token",
-        "model__width": 48,
-        "model__embedding": 48,
+        "model__width": 64,
+        "model__embedding": 64,
     },
 }
 

@@ -18,12 +18,12 @@ from research.models.attention import (
     gelu,
     gelu_tanh,
     layer_norm,
-    product,
     rms_norm,
     rotary,
     sinusoidal,
 )
 from research.models.decoder import Decoder
+from research.models.layers import product
 from research.optimizers import OPTIMIZERS, is_decayed, make_optimizer, stacked_like, unstacked
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from research.errors import UserError, pick
-from research.models.layers import drop, materialized
+from research.models.layers import drop, materialized, product, wide
 
 QUERIES = 128  # a block of queries of causal attention, which looks at the keys up to its own end alone
 HIDDEN = -1e30  # the score of what a query may not see; finite, so that a row that sees nothing is no nan
@@ -144,14 +144,14 @@ def sinusoidal(positions, width):
 
 def layer_norm(x, scale, bias=None, epsilon=1e-5):
     """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis. Ba et al. 2016 (arXiv:1607.06450)."""
-    y = _normalised(x, epsilon, True) * _wide(scale, x)
-    return y if bias is None else y + _wide(bias, x)
+    y = _normalised(x, epsilon, True) * wide(scale, x)
+    return y if bias is None else y + wide(bias, x)
 
 
 def rms_norm(x, scale, bias=None, epsilon=1e-5):
     """x / sqrt(mean square + epsilon) * scale + bias. Zhang and Sennrich 2019 (arXiv:1910.07467)."""
-    y = _normalised(x, epsilon, False) * _wide(scale, x)
-    return y if bias is None else y + _wide(bias, x)
+    y = _normalised(x, epsilon, False) * wide(scale, x)
+    return y if bias is None else y + wide(bias, x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -178,10 +178,6 @@ def _normalised_backward(epsilon, centred, saved, g):
 _normalised.defvjp(_normalised_forward, _normalised_backward)
 
 
-def _wide(c, x):
-    return c.reshape(*[1] * (x.ndim - 1), -1)
-
-
 def _with_derivative(function):
     """An elementwise function that gives (value, derivative), as one whose gradient keeps the derivative alone:
     autodiff would keep x and what the derivative is made of."""
@@ -203,59 +199,6 @@ def _gelu(x):
 
 # Hendrycks and Gimpel 2016 (arXiv:1606.08415): exact, as BERT has it, and by tanh, as GPT-2.
 gelu, gelu_tanh = _with_derivative(_gelu), _with_derivative(_gelu_tanh)
-
-
-def product(x, kernel, bias=None, dtype="float32"):
-    """x @ kernel + bias: [..., D], [D, F] -> float32[..., F].
-
-    With dtype bfloat16 the factors are rounded to it, here and in both products of the gradient; sums are float32.
-    """
-    y = _product(x.reshape(-1, x.shape[-1]), kernel, bias, dtype == "bfloat16")
-    return y.reshape(*x.shape[:-1], -1)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _product(x, kernel, bias, narrow):
-    return _product_forward(x, kernel, bias, narrow)[0]
-
-
-def _product_forward(x, kernel, bias, narrow):
-    x, kernel = (y.astype(jnp.bfloat16) if narrow else y for y in (x, kernel))
-    y = _matmul(x, kernel)
-    return y if bias is None else y + bias[None], (x, kernel, bias)
-
-
-def _product_backward(narrow, saved, g):
-    x, kernel, bias = saved
-    g = materialized(g)
-    dbias = None if bias is None else g.sum(axis=0)
-    g = g.astype(kernel.dtype)
-    dx = lax.dot_general(g, kernel, (((1,), (1,)), ((), ())), preferred_element_type=_sums(g))
-    return dx, _transposed(materialized(x), g), dbias
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _matmul(x, y):
-    return jnp.matmul(x, y, preferred_element_type=_sums(x))
-
-
-def _sums(x):
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _transposed(x, g):
-    """x^T g, [N, D], [N, F] -> float32[D, F].
-
-    XLA's CPU has no product of 16 bits over the first axes: it widens both factors. So x is transposed before, through
-    three axes, since a plain transpose is taken back into the product: three to four times faster.
-    """
-    n, d = x.shape
-    if jax.default_backend() != "cpu" or x.dtype != jnp.bfloat16 or d % 2:
-        return _matmul(x.T, g)
-    x = materialized(jnp.transpose(x.reshape(n, 2, d // 2), (1, 2, 0))).reshape(d, n)
-    return materialized(_matmul(x, g))
 
 
 ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "swiglu": jax.nn.silu}

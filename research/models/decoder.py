@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import UserError, pick
-from research.models.attention import NORMS, Block, check, product, sinusoidal
-from research.models.layers import drop, embed
+from research.models.attention import NORMS, Block, check, sinusoidal
+from research.models.layers import drop, embed, product
 
 POSITIONS = {"learned": None, "sinusoidal": None, "rotary": None, "none": None}
 

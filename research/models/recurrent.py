@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from research.errors import UserError
-from research.models.layers import HEAD_INIT, Dropout, embed, head
+from research.models.layers import HEAD_INIT, Dropout, embed, head, product
 from research.models.rnn import Recurrent
 
 
@@ -49,8 +49,12 @@ class RecurrentLM(nn.Module):
     vocabulary: int | None = None
     dtype: str = "float32"
 
+    def __call__(self, tokens, mask, *, train=False):  # int32[B, T], [B, T] -> float32[B, T, V]
+        return product(*self.features(tokens, mask, train=train), dtype=self.dtype)
+
     @nn.compact
-    def __call__(self, tokens, mask, *, train=False):  # int32[B, T], [B, T] -> [B, T, V]
+    def features(self, tokens, mask, *, train=False):
+        """What the head reads, and its kernel and bias: [B, T, width], [width, V], [V]."""
         if self.tied and self.embedding != self.width:
             raise UserError(
                 2, f"config.model.embedding: {self.embedding} must be config.model.width {self.width} to be tied"
@@ -65,5 +69,4 @@ class RecurrentLM(nn.Module):
         kernel = (
             table.T if self.tied else self.param("head_kernel", HEAD_INIT, (self.width, self.vocabulary), jnp.float32)
         )
-        bias = self.param("head_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)
-        return y @ kernel.astype(self.dtype) + bias.astype(self.dtype).reshape(1, 1, -1)
+        return y, kernel, self.param("head_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)

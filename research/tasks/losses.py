@@ -1,9 +1,13 @@
-"""Losses and measures that tasks share, each value by itself, and the masked sum of them."""
+"""Losses and measures that tasks share: of each value, their masked sums, and those over a text in pieces."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from research.errors import UserError
+from research.models.layers import product
 
 
 def cross_entropy(logits, labels, smoothing=0.0):
@@ -70,3 +74,82 @@ def is_in_top(logits, labels, k):
 def masked(values, mask):
     """(sum, count) of values float[...] under a mask of their shape; where it is 0 nothing counts, not even a nan."""
     return jnp.where(mask > 0, values * mask, 0.0).sum(), mask.sum()
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def token_sums(x, kernel, bias, targets, mask, dtype):
+    """Sums over unmasked tokens of their cross-entropies, in nats, and of how many are the most likely ones.
+
+    A piece of the text at a time: its logits, and in training what is to be added to the gradients, which follow from
+    them alone since the sum's own gradient is a factor. So no logits are kept and none are computed twice.
+
+    Args:
+        x: float[B, T, D], what the head reads; or logits [B, T, V], where kernel is None.
+        kernel, bias: [D, V], [V]; None where there is none.
+        targets: int32[B, T].
+        mask: float32[B, T].
+        dtype: of the head's products.
+
+    Returns:
+        float32[], float32[]; the second has no gradient.
+    """
+    function = lambda cut: _piece(cut[0], kernel, bias, *cut[1:], dtype)
+    loss, right = lax.map(function, _cut(kernel, x, targets, mask))
+    return loss.sum(), right.sum()
+
+
+def _sums_forward(x, kernel, bias, targets, mask, dtype):
+    zeros = jax.tree.map(jnp.zeros_like, (kernel, bias))
+
+    def step(total, cut):
+        x, targets, mask = cut
+        score = lambda x, kernel, bias: _piece(x, kernel, bias, targets, mask, dtype)
+        loss, back, right = jax.vjp(score, x, kernel, bias, has_aux=True)
+        dx, *dhead = back(jnp.ones_like(loss))
+        return jax.tree.map(jnp.add, total, tuple(dhead)), (loss, right, dx)
+
+    dhead, (loss, right, dx) = lax.scan(step, zeros, _cut(kernel, x, targets, mask))
+    return (loss.sum(), right.sum()), (_joined(dx), *dhead)
+
+
+def _sums_backward(dtype, gradients, g):
+    return (*jax.tree.map(lambda x: (g[0] * x).astype(x.dtype), gradients), None, None)
+
+
+token_sums.defvjp(_sums_forward, _sums_backward)
+
+
+def token_log_probs(x, kernel, bias, targets, dtype):
+    """float32[B, T]: the log-probability of each target, a piece of the text at a time; arguments as for token_sums."""
+    function = lambda cut: -cross_entropy(_logits(cut[0], kernel, bias, dtype), cut[1])
+    return _joined(lax.map(function, _cut(kernel, x, targets)))
+
+
+def _piece(x, kernel, bias, targets, mask, dtype):
+    logits = _logits(x, kernel, bias, dtype)
+    return masked(cross_entropy(logits, targets), mask)[0], masked(is_in_top(logits, targets, 1), mask)[0]
+
+
+def _logits(x, kernel, bias, dtype):
+    return x if kernel is None else product(x, kernel, bias, dtype)
+
+
+# Logits that are there at once: few enough for the caches of a CPU, many enough for the units of a GPU.
+LOGITS = {"cpu": 2**24}
+LOGITS_ELSEWHERE = 2**27
+
+
+def _cut(kernel, *arrays):
+    """[B, T, ...] -> [n, B, T / n, ...] with the least n, a divisor of T, that keeps to LOGITS. Time is cut and not the
+    batch, which may lie on several devices."""
+    B, T = arrays[0].shape[:2]
+    limit = LOGITS.get(jax.default_backend(), LOGITS_ELSEWHERE)
+    wanted = 1 if kernel is None else -(-B * T * kernel.shape[1] // limit)
+    n = next(n for n in range(1, T + 1) if T % n == 0 and (n >= wanted or n == T))
+    return tuple(jnp.moveaxis(x.reshape(B, n, T // n, *x.shape[2:]), 1, 0) for x in arrays)
+
+
+def _joined(x):
+    """What `_cut` made of an array, put together."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import UserError
-from research.tasks.losses import check_shape, cross_entropy, is_in_top, masked
+from research.tasks.losses import check_shape, token_log_probs, token_sums
 from research.tasks.task import Task, apply
 
 
@@ -14,6 +14,9 @@ def next_token(spec):
 
     Batches hold tokens int32[B, T], what is read, targets int32[B, T], what is to come, padding where nothing is
     scored, and mask float32[B]. Each target counts once.
+
+    A model that has a method `features`, which gives what its head reads and the head, is scored in pieces, so that the
+    logits of all tokens are never there at once; of another its own logits are scored.
     """
     if "targets" not in spec.features or spec.tokenizer is None:
         raise UserError(
@@ -26,31 +29,40 @@ def next_token(spec):
 
     lossless = spec.tokenizer.token_bytes is not None
 
-    def sums(logits, batch):
-        check_shape(logits, (*batch["targets"].shape, spec.vocabulary), "next_token")
+    def read(model, variables, batch, **training):
+        """The head's inputs [B, T, D], kernel and bias, or logits and None twice; and the model's state."""
+        given = (batch["tokens"], batch["tokens"] != spec.tokenizer.pad)
+        if not hasattr(model, "features"):
+            logits, model_state = apply(model, variables, *given, **training)
+            check_shape(logits, (*batch["targets"].shape, spec.vocabulary), "next_token")
+            return (logits, None, None), model_state
+        (x, kernel, bias), model_state = apply(model, variables, *given, method="features", **training)
+        check_shape(x, (*batch["targets"].shape, kernel.shape[0]), "next_token")
+        check_shape(kernel, (kernel.shape[0], spec.vocabulary), "next_token")
+        return (x, kernel, bias), model_state
+
+    def sums(model, head, batch):
         mask = (batch["targets"] != spec.tokenizer.pad) * batch["mask"][:, None]
-        losses = masked(cross_entropy(logits, batch["targets"]), mask)
-        metrics = {"perplexity": losses, "accuracy": masked(is_in_top(logits, batch["targets"], 1), mask)}
+        loss, right = token_sums(*head, batch["targets"], mask, getattr(model, "dtype", "float32"))
+        losses = (loss, mask.sum())
+        metrics = {"perplexity": losses, "accuracy": (right, mask.sum())}
         if lossless:
             size = (jnp.asarray(spec.tokenizer.token_bytes)[batch["targets"]] * mask).sum()
-            metrics["bits_per_byte"] = (losses[0], size)
+            metrics["bits_per_byte"] = (loss, size)
         return losses, metrics
 
-    def model_inputs(batch):
-        return batch["tokens"], batch["tokens"] != spec.tokenizer.pad
-
     def loss(model, variables, batch, keys, train):
-        logits, model_state = apply(model, variables, *model_inputs(batch), train=train, keys=keys)
-        losses, metrics = sums(logits, batch)
+        head, model_state = read(model, variables, batch, train=train, keys=keys)
+        losses, metrics = sums(model, head, batch)
         return {"loss": losses}, metrics, model_state
 
     def evaluate(model, variables, batch, keys):
-        logits, _ = apply(model, variables, *model_inputs(batch))
-        losses, metrics = sums(logits, batch)
+        head, _ = read(model, variables, batch)
+        losses, metrics = sums(model, head, batch)
         return {"loss": losses, **metrics}, {}
 
     def predict(model, variables, batch):
-        logits, _ = apply(model, variables, *model_inputs(batch))
-        return {"log_probabilities": -cross_entropy(logits, batch["targets"])}
+        head, _ = read(model, variables, batch)
+        return {"log_probabilities": token_log_probs(*head, batch["targets"], getattr(model, "dtype", "float32"))}
 
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)

@@ -1,0 +1,121 @@
+"""Scoring a text in pieces: the numbers of the whole, and the memory of a piece."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_numbers, make_setup
+from flax import linen as nn
+
+from research.data.batches import train_batches
+from research.errors import UserError
+from research.randomness import run_key
+from research.tasks import losses
+from research.tasks.losses import token_sums
+
+RNG = np.random.default_rng(0)
+B, T, D, V = 3, 12, 5, 17
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """pieces(n): from now on what is scored is cut into at least n pieces."""
+    return lambda n, size=B * T * V: monkeypatch.setitem(losses.LOGITS, "cpu", -(-size // n))
+
+
+def whole(x, kernel, bias, targets, mask):
+    """By the formula."""
+    log_probs = jax.nn.log_softmax(x @ kernel + (0 if bias is None else bias.reshape(1, 1, -1)))
+    picked = jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+    right = (log_probs.argmax(axis=-1) == targets) * mask
+    return -(picked * mask).sum(), right.sum()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_sums_in_pieces_and_their_gradients_are_those_of_the_whole(pieces, n, with_bias):
+    pieces(n)
+    with jax.enable_x64(True):
+        draw = lambda *shape: jnp.asarray(RNG.normal(size=shape))
+        x, kernel, bias = draw(B, T, D), draw(D, V), draw(V) if with_bias else None
+        targets = jnp.asarray(RNG.integers(0, V, (B, T)))
+        mask = jnp.asarray(RNG.integers(0, 2, (B, T)) * 0.5)
+        ours = lambda *head: token_sums(*head, targets, mask, "float32")
+        theirs = lambda *head: whole(*head, targets, mask)
+        score = lambda f: jax.value_and_grad(lambda *head: 3 * f(*head)[0], (0, 1, 2) if with_bias else (0, 1))
+        assert_same_numbers(score(ours)(x, kernel, bias), score(theirs)(x, kernel, bias), 1e-12)
+        assert_same_numbers(ours(x, kernel, bias), theirs(x, kernel, bias), 1e-12)  # not differentiated: another path
+
+
+def test_what_the_mask_hides_of_a_piece_may_be_anything(pieces):
+    pieces(4)
+    x, kernel = jnp.asarray(RNG.normal(size=(B, T, D)), jnp.float32), jnp.ones((D, V))
+    targets, mask = jnp.full((B, T), 3), jnp.ones((B, T)).at[1].set(0)
+    found = jax.value_and_grad(lambda x: token_sums(x, kernel, None, targets, mask, "float32")[0])
+    (value, gradient), (other, its) = found(x), found(x.at[1].set(jnp.nan))
+    assert np.isfinite(value) and value == other and np.array_equal(gradient[0::2], its[0::2])
+
+
+def temporary_bytes(limit, monkeypatch):
+    monkeypatch.setitem(losses.LOGITS, "cpu", limit)
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 64, 8), (8, 20_000), (8, 64))]
+    targets = jax.ShapeDtypeStruct((8, 64), "int32")
+    loss = lambda x, kernel, mask, targets: token_sums(x, kernel, None, targets, mask, "float32")[0]
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes, targets).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_the_logits_of_all_tokens_are_never_there_at_once(monkeypatch):
+    all_logits = 8 * 64 * 20_000 * 4
+    assert temporary_bytes(10**9, monkeypatch) > all_logits
+    assert temporary_bytes(8 * 4 * 20_000, monkeypatch) < all_logits / 4
+
+
+@pytest.mark.parametrize("name", ["recurrent_lm", "decoder"])
+def test_a_language_model_trains_and_is_evaluated_in_pieces_as_whole(name, pieces):
+    setup = make_setup(model__name=name)
+    batch = next(train_batches(setup.splits["train"], 0, 16, 0, 1))
+    state = jax.jit(setup.init)(run_key(0))
+    keys = {"dropout": run_key(1)}
+
+    def found():
+        def loss(params):
+            terms, metrics, _ = setup.task.loss(setup.model, {"params": params}, batch, keys, True)
+            return terms["loss"][0], metrics
+
+        def all(params):
+            variables = {"params": params}
+            evaluated, _ = setup.task.evaluate(setup.model, variables, batch, {})
+            predicted = setup.task.predict(setup.model, variables, batch)
+            return jax.value_and_grad(loss, has_aux=True)(params), evaluated, predicted
+
+        return jax.jit(all)(state.params)
+
+    expected = found()
+    pieces(6, 16 * 12 * setup.dataset.vocabulary)
+    assert_same_numbers(found(), expected)
+
+
+class Plain(nn.Module):
+    """A user's own: it gives logits and nothing else."""
+
+    vocabulary: int
+
+    @nn.compact
+    def __call__(self, tokens, mask, *, train=False):
+        return nn.Dense(self.vocabulary)(nn.Embed(self.vocabulary, 4)(tokens))
+
+
+def test_a_model_that_gives_logits_alone_is_scored_by_them():
+    setup = make_setup(model__name="decoder")
+    batch = next(train_batches(setup.splits["train"], 0, 16, 0, 1))
+    model = Plain(setup.dataset.vocabulary)
+    variables = model.init(run_key(0), batch["tokens"], batch["mask"])
+    logits = model.apply(variables, batch["tokens"], batch["mask"])
+    sums, _ = setup.task.evaluate(model, variables, batch, {})
+    ones = np.ones_like(batch["targets"])
+    loss, right = whole(logits, np.eye(setup.dataset.vocabulary, dtype=np.float32), None, batch["targets"], ones)
+    assert_same_numbers(sums["loss"], (loss, np.float32(ones.sum())))
+    assert_same_numbers(sums["accuracy"], (right, np.float32(ones.sum())))
+    with pytest.raises(UserError, match=r"gives outputs of shape .* next_token wants"):
+        setup.task.evaluate(Plain(3), Plain(3).init(run_key(0), batch["tokens"], batch["mask"]), batch, {})
