@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo demo-seq2seq test test-fast test-slow smoke lint results clean
+.PHONY: demo demo-seq2seq demo-gpt test test-fast test-slow smoke lint results clean
 
 demo: $(VENV)/run.done
 	$(RUN) -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
 
 demo-seq2seq: $(VENV)/run.done
 	$(RUN) -m experiments.train --config=configs/addition_gru.py:cpu --workdir=runs/addition_gru
+
+demo-gpt: $(VENV)/run.done
+	$(RUN) -m experiments.train --config=configs/stdlib_gpt.py:cpu --workdir=runs/stdlib_gpt
 
 test: $(VENV)/dev.done
 	$(RUN) -m pytest -n 2 -m "not slow"

@@ -2,10 +2,12 @@
 
 python -m experiments.train --config=configs/shakespeare_gpt.py --workdir=runs/shakespeare_gpt
 python -m experiments.train --config=configs/shakespeare_gpt.py:cpu
+python -m experiments.train --config=configs/shakespeare_gpt.py:cpu --config.model.positions=learned
 
-The size base is its setting for a GPU, cpu the one that its README gives for a laptop; each with its published loss on
-the last tenth of the text, which it draws windows from at random: here all of that tenth is read, in windows of the
-same length. No text is left for a test: the figure is the best of the run's evaluations, as there.
+The size base is its setting for a GPU, cpu the one that its README gives for a laptop, but for one thing: positions are
+rotary, which learn sooner; "learned" are its own. Published are losses on the last tenth of the text, 1.4697 for base
+and 1.88 for cpu, from windows drawn at random, 15,360 characters of them for cpu. Here all of that tenth is read, in
+windows of the same length. No text is left for a test: the figure is the best of the run's evaluations, as there.
 
 size   hardware                 time   validation loss: mean ± std (seeds)
 """
@@ -27,6 +29,7 @@ def get_config(size="base"):
         "heads": 6,
         "width": 384,
         "context": 256,
+        "positions": "rotary",
         "dropout": 0.2,
         "bias": False,
         "dtype": "bfloat16",
@@ -76,16 +79,15 @@ def get_config(size="base"):
 
 
 def sweep_form():
-    """GPT-2's block, and what later models have in its place, one at a time and together."""
+    """What later models have in place of GPT-2's block, one thing at a time and together; and GPT-2's own."""
     forms = {
-        "model.positions": "rotary",
         "model.norm": "rms",
         "model.activation": "swiglu",
         "model.kv_heads": 2,
         "model.tied": False,
     }
     gated = {"model.hidden": 256}  # two thirds, so that three matrices weigh as much as two did
-    return [{}, *({name: value} for name, value in forms.items()), {**forms, **gated}]
+    return [{}, {"model.positions": "learned"}, *({name: value} for name, value in forms.items()), {**forms, **gated}]
 
 
 def sweep_layout():

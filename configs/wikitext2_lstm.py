@@ -53,8 +53,8 @@ def get_config(size="base"):
         "model.embedding": 192,
         "model.dropout": 0.3,
         "optimizer.learning_rate": 4e-3,
-        "train.epochs": 2,
-        "eval.every_epochs": 1,
+        "train.epochs": 1.25,
+        "eval.every_epochs": 1.25,
     }
     tiny = {
         "data.max_len": 32,

@@ -4,8 +4,10 @@ import gzip
 import hashlib
 import http.server
 import io
+import pathlib
 import shutil
 import struct
+import sysconfig
 import tarfile
 import threading
 import zipfile
@@ -17,9 +19,9 @@ from array_record.python import array_record_module
 from conftest import REAL_DATA, SMALL_TEXTS, small_text
 from tensorflow_datasets.core import hashing
 
-from research.data.dataset import find
+from research.data.dataset import find, from_tfds
 from research.data.prepare import download, ensure, prepare, prepare_by_name
-from research.data.recipes import RECIPES, Archive, addition
+from research.data.recipes import RECIPES, STDLIB, Archive, addition, recipe
 from research.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -183,6 +185,22 @@ def test_digits_prepare_themselves_and_two_at_once_do_no_harm(tmp_path, monkeypa
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
     source = tfds.builder_from_directory(tmp_path / "digits" / "1.0.0").as_data_source(split="test")
     assert len(source) == 360 and source[0]["image"].shape == (8, 8, 1)
+
+
+def test_pythons_source_prepares_itself_whole_and_a_file_stands_in_one_split():
+    root, splits = pathlib.Path(sysconfig.get_paths()["stdlib"]), recipe(STDLIB).examples({})
+    names = [name for split in splits.values() for name, _ in split]
+    assert len(names) == len(set(names)) > 300 and {"ast.py", "json/decoder.py"} <= set(names)
+    assert not any(name.startswith(("test/", "site-packages/")) for name in names)
+    assert len(splits["train"]) > 8 * max(len(splits["validation"]), len(splits["test"])) > 0
+    for split in splits.values():
+        for name, example in split[:3]:
+            assert example["text"].encode() == (root / name).read_bytes()
+    ensure(STDLIB)
+    found = from_tfds(STDLIB)
+    assert dict(found.examples) == {split: len(rows) for split, rows in splits.items()}
+    texts = {found.open("test")[i]["text"].decode() for i in range(found.examples["test"])}
+    assert texts == {example["text"] for _, example in splits["test"]}
 
 
 def test_a_folder_that_is_still_being_written_is_not_found(tmp_path, monkeypatch):
@@ -371,13 +389,13 @@ def test_a_download_is_checked_by_sha256_or_taken_where_no_sum_is_known(tmp_path
 
 def test_a_record_has_its_fields_in_the_order_of_their_names(tmp_path):
     """Protobuf's own order is drawn anew in each process, and the fingerprint of the same data would be another."""
-    for recipe in (small_text("glue/sst2"), small_text("multi30k"), addition(1), RECIPES["digits"]):
-        (path,) = prepare(recipe, tmp_path).glob("*-test.array_record-*")
+    for made in (small_text("glue/sst2"), small_text("multi30k"), addition(1), RECIPES["digits"]):
+        (path,) = prepare(made, tmp_path).glob("*-test.array_record-*")
         reader = array_record_module.ArrayRecordReader(str(path))
-        keys = [b"\n" + bytes([len(field)]) + field.encode() for field in sorted(recipe.features)]
+        keys = [b"\n" + bytes([len(field)]) + field.encode() for field in sorted(made.features)]
         places = [[record.index(key) for key in keys] for record in reader.read_all()]
         reader.close()
-        assert places == [sorted(row) for row in places], recipe.name
+        assert places == [sorted(row) for row in places], made.name
 
 
 @pytest.mark.parametrize("digits, sizes", [(1, (48, 2, 5)), (2, (4430, 177, 443)), (3, (50_000, 2_000, 5_000)),

@@ -90,7 +90,7 @@ def test_every_command_of_a_script_docstring_runs(path, scratch, capsys):
 
 
 def test_what_make_runs_stands_in_the_readme():
-    for target in ("demo", "demo-seq2seq"):
+    for target in ("demo", "demo-seq2seq", "demo-gpt"):
         demo = re.search(rf"^{target}:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.M)[1]
         assert shlex.split(demo.replace("$(RUN)", "python")) in commands(README)
     for target in re.findall(r"make ([a-z0-9-]+)", README):

@@ -5,7 +5,7 @@ from functools import partial
 
 from research.data.cooccurrences import cooccurring
 from research.data.dataset import from_tfds, with_shuffled_train
-from research.data.prepare import digits
+from research.data.prepare import digits, stdlib
 from research.data.text import addition, labelled, pairs, parallel, running
 from research.errors import UserError, users_code
 
@@ -18,6 +18,7 @@ DATASETS = {
     "parallel": parallel,
     "multi30k": partial(pairs, "multi30k", "de", "en"),
     "glue/sst2": partial(labelled, "glue/sst2", "sentence"),
+    "stdlib": partial(running, stdlib, "text"),
     "tiny_shakespeare": partial(running, "tiny_shakespeare", "text"),
     "wikitext2": partial(running, "wikitext2", "text"),
     "wikitext2_cooccurrences": partial(cooccurring, "wikitext2", "text"),

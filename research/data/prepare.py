@@ -22,7 +22,7 @@ import zlib
 import numpy as np
 
 from research.data.dataset import data_folders, find, from_tfds
-from research.data.recipes import recipe
+from research.data.recipes import STDLIB, recipe
 from research.errors import UserError
 
 DAMAGED = (  # what unpacking raises: for no such member, no file and a packing unknown to zipfile, the last three
@@ -41,8 +41,14 @@ def digits():
     return from_tfds("digits")
 
 
+def stdlib():
+    """The source of Python's standard library, prepared on first use: no download."""
+    ensure(STDLIB)
+    return from_tfds(STDLIB)
+
+
 def ensure(name):
-    """Prepares a data set that needs no download, unless it is there: digits, addition/3."""
+    """Prepares a data set that needs no download, unless it is there: digits, addition/3, stdlib."""
     if find(name) is None:
         prepare(recipe(name), data_folders()[-1])
 

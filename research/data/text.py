@@ -108,7 +108,7 @@ def labelled(
 
 
 def running(
-    name,
+    raw,
     field,
     *,
     tokenizer: str = "bpe",
@@ -126,11 +126,12 @@ def running(
     window before: they are read and not scored (targets of padding), so that no window begins in ignorance.
 
     Args:
+        raw: TFDS's name of a data set of texts, or a function that opens one.
         newline: what the tokenizer reads for the end of a line; " <eos> " by custom, for words.
     """
     if context >= max_len:
         raise UserError(2, f"config.data.context: {context} of max_len {max_len} leave nothing to score")
-    raw = from_tfds(name)
+    raw = from_tfds(raw) if isinstance(raw, str) else raw()
     lines = lambda texts: [text.replace("\n", newline) for text in texts]
     tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, lines)
 
@@ -141,7 +142,8 @@ def running(
             closed = [np.array([*ids, END], np.int32) for ids in tokenizer.encode(documents)]
             return {"tokens": np.concatenate(closed)[:-1]}, notes  # between them: there is none at the end
 
-        arrays, notes = cached(f"{name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline, 'ends')}", make)
+        parts = (raw.fingerprint(base), tokenizer.json, newline, "ends")
+        arrays, notes = cached(f"{raw.name}-{base}-{_digest(*parts)}", make)
         return arrays["tokens"], notes
 
     def starts(base, length):
@@ -165,7 +167,7 @@ def running(
         return Rows(len(scored_from), stacked, notes)
 
     return Dataset(
-        name,
+        raw.name,
         {"tokens": ((max_len,), np.dtype("int32")), "targets": ((max_len,), np.dtype("int32"))},
         {base: len(starts(base, len(stream(base)[0]))) for base in raw.examples},
         open,

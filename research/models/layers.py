@@ -186,7 +186,8 @@ def _product_forward(x, kernel, bias, narrow):
 def _product_backward(narrow, saved, g):
     x, kernel, bias = saved
     g = materialized(g)
-    dbias = None if bias is None else g.sum(axis=0)
+    # As a product: XLA's CPU takes 49 ms for the sums of 33,278 columns of 256, a product with ones 0.7.
+    dbias = None if bias is None else (materialized(jnp.ones((1, len(g)), g.dtype)) @ g)[0]
     g = g.astype(kernel.dtype)
     dx = lax.dot_general(g, kernel, (((1,), (1,)), ((), ())), preferred_element_type=_sums(g))
     return dx, _transposed(materialized(x), g), dbias

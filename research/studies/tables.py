@@ -15,17 +15,26 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
 KEPT = ROOT / "results" / "runs.json"
-METRICS = {  # config: what is shown of its test metrics, its name in words, and its unit; accuracy in % of the others
-    "addition_gru": ("exact_match", "exact match, %", 100),
-    "multi30k_gru": ("bleu", "BLEU", 1),
-    "wikitext2_lstm": ("perplexity", "perplexity", 1),
+METRICS = {  # config: what is shown of it, in words, its unit and decimals; accuracy in % of the others
+    "addition_gru": ("exact_match", "test exact match, %", 100, 2),
+    "multi30k_gru": ("bleu", "test BLEU", 1, 2),
+    "shakespeare_gpt": ("loss", "validation loss", 1, 4),
+    "stdlib_gpt": ("bits_per_byte", "test bits per byte", 1, 3),
+    "wikitext2_lstm": ("perplexity", "test perplexity", 1, 2),
 }
-NOTES = {("wikitext2_lstm", "cpu"): " (none of this size is published)"}
-VARIANTS = {("multi30k_gru", "data", "reverse", True): "en_de"}  # config, section, leaf, value: a row of its own
+NOTES = {
+    ("wikitext2_lstm", "cpu"): " (none of this size is published)",
+    ("shakespeare_gpt", "cpu"): " (1.88 published, with learned positions)",
+    ("shakespeare_gpt+learned", "cpu"): " (1.88 published)",
+}
+VARIANTS = {  # config, section, leaf, value: a row of its own
+    ("multi30k_gru", "data", "reverse", True): "en_de",
+    ("shakespeare_gpt", "model", "positions", "learned"): "learned",
+}
 
 
 def metric_of(config):
-    return METRICS.get(config.partition("+")[0], ("accuracy", "accuracy, %", 100))
+    return METRICS.get(config.partition("+")[0], ("accuracy", "test accuracy, %", 100, 2))
 
 
 def read_run(folder):
@@ -64,11 +73,11 @@ def rows(kept):
     """One row a group: name, size, hardware, time, figure with its spread (n - 1), seeds, parameters."""
     for key, group in sorted(kept.items()):
         name, size = key.split(":")
-        metric, _, unit = metric_of(name)
+        metric, _, unit, decimals = metric_of(name)
         values = [unit * run["metrics"][metric] for run in group]
-        figure = f"{statistics.mean(values):.2f}"
+        figure = f"{statistics.mean(values):.{decimals}f}"
         if len(values) > 1:
-            figure += f" ± {statistics.stdev(values):.2f}"
+            figure += f" ± {statistics.stdev(values):.{decimals}f}"
         figure += NOTES.get((name, size), "")
         yield name, size, group[0]["hardware"], clock(group), figure, len(values), group[0]["parameters"]
 
@@ -113,6 +122,7 @@ def _beside(row, side):
 PEERS = {
     "torch": "PyTorch eager",
     "torch_channels_last": "PyTorch channels_last",
+    "torch_compiled": "torch.compile",
     "keras": "Keras on TensorFlow",
     "gensim": "gensim, 2 workers",
 }
@@ -145,6 +155,17 @@ TABLES = {  # the file in results/, and what its table is between in README
             {
                 "skipgram_1e-3": ("skip-gram, subsampling at 1e-3", "words/s"),
                 "skipgram_1e-4": ("skip-gram, subsampling at 1e-4", "words/s"),
+            }
+        ),
+    ),
+    "speed_transformers.json": (
+        "speed transformers",
+        speed_beside(
+            {
+                "gpt_4x128": ("GPT 4 x 128, float32", "tokens/s"),
+                "gpt_6x384": ("GPT 6 x 384, float32", "tokens/s"),
+                "gpt_4x128_bfloat16": ("GPT 4 x 128, bfloat16", "tokens/s"),
+                "gpt_6x384_bfloat16": ("GPT 6 x 384, bfloat16", "tokens/s"),
             }
         ),
     ),
@@ -219,13 +240,13 @@ def main(folders):
             sys.exit(f"{key}: a seed twice")
         kept[key] = [{k: v for k, v in run.items() if k not in ("config", "size", "settings")} for run in group]
     KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    table, headers = [("config", "size", "parameters", "test, mean ± std", "seeds", "time a run", "hardware")], {}
+    table, headers = [("config", "size", "parameters", "mean ± std", "seeds", "time a run", "hardware")], {}
     for name, size, machine, time, figure, n, parameters in rows(kept):
         words = metric_of(name)[1]
         shown = name.replace("+", ", ")
         table.append((shown, size, f"{parameters:,}", f"{words} {figure}", str(n), time, machine))
         config, _, variant = name.partition("+")
-        lines = headers.setdefault(config, [f"size   hardware                 time   test {words}: mean ± std (seeds)"])
+        lines = headers.setdefault(config, [f"size   hardware                 time   {words}: mean ± std (seeds)"])
         lines.append(f"{size:<6} {machine:<22} {time:>6}   {figure} ({n})" + (f"  {variant}" if variant else ""))
     write_between("results", markdown(table))
     for file, (name, rows_of) in TABLES.items():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from research.errors import UserError
-from research.models.layers import product
+from research.models.layers import materialized, product
 
 
 def cross_entropy(logits, labels, smoothing=0.0):
@@ -103,9 +103,18 @@ def _sums_forward(x, kernel, bias, targets, mask, dtype):
 
     def step(total, cut):
         x, targets, mask = cut
-        score = lambda x, kernel, bias: _piece(x, kernel, bias, targets, mask, dtype)
-        loss, back, right = jax.vjp(score, x, kernel, bias, has_aux=True)
-        dx, *dhead = back(jnp.ones_like(loss))
+        logits, back = jax.vjp(lambda *head: _logits(*head, dtype), x, kernel, bias)
+        largest = logits.max(axis=-1, keepdims=True)
+        # Kept, since it is read twice: an exp costs more than memory does.
+        exponentials = materialized(jnp.exp(logits - largest))
+        normaliser = exponentials.sum(axis=-1, keepdims=True)
+        own = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+        loss = masked((jnp.log(normaliser) + largest - own)[..., 0], mask)[0]
+        onehot = targets[..., None] == jnp.arange(logits.shape[-1]).reshape(1, 1, -1)
+        # where, not a product: what a mask hides may be anything.
+        shown = mask[..., None]
+        dx, *dhead = back(jnp.where(shown == 0, 0.0, shown * (exponentials / normaliser - onehot)))
+        right = masked(is_in_top(logits, targets, 1), mask)[0]
         return jax.tree.map(jnp.add, total, tuple(dhead)), (loss, right, dx)
 
     dhead, (loss, right, dx) = lax.scan(step, zeros, _cut(kernel, x, targets, mask))
@@ -131,11 +140,11 @@ def _piece(x, kernel, bias, targets, mask, dtype):
 
 
 def _logits(x, kernel, bias, dtype):
-    return x if kernel is None else product(x, kernel, bias, dtype)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if kernel is None else product(x, kernel, bias, dtype)
 
 
 # Logits that are there at once: few enough for the caches of a CPU, many enough for the units of a GPU.
-LOGITS = {"cpu": 2**24}
+LOGITS = {"cpu": 2**23}
 LOGITS_ELSEWHERE = 2**27
 
 
