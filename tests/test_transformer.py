@@ -72,6 +72,23 @@ def test_attention_and_its_gradients_are_those_of_the_formula(T, causal, heads, 
         assert_same_numbers(*both, 1e-12)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("hidden", ["none", "padding", "segments"])
+def test_the_kernels_of_other_devices_are_asked_for_the_same(causal, hidden, monkeypatch):
+    q, k, v = (jnp.asarray(RNG.normal(size=(2, heads, 6, 4)), jnp.float32) for heads in (4, 2, 2))
+    own = {"causal": causal}
+    if hidden == "padding":
+        own["mask"] = jnp.asarray([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    if hidden == "segments":
+        own["segments"] = jnp.asarray([[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 2]])
+    expected, asked = attend(q, k, v, **own), []
+    kernel = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x, **own: asked.append(own) or kernel(*x, **own))
+    assert_same_numbers(attend(q, k, v, **own), expected)
+    assert asked[0]["is_causal"] == causal and asked[0]["implementation"] is None
+
+
 def test_dropout_of_attention_is_of_the_weights_and_has_the_formulas_gradient():
     with jax.enable_x64(True):
         q, k, v, weight = (normal(2, 2, 6, 4) for _ in range(4))
