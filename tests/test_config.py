@@ -292,9 +292,10 @@ NO_CONFIG_SETS = {
 }  # fmt: skip
 WITHOUT_CONFIG = {
     "parallel",
+    "stdlib",
     "tiny_shakespeare",
     "cbow",
-}  # a user's own files; read as wikitext2 is; --config.task.name=cbow
+}  # a user's own files; both read as wikitext2 is; --config.task.name=cbow
 OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
 
 

@@ -142,15 +142,14 @@ def running(
             closed = [np.array([*ids, END], np.int32) for ids in tokenizer.encode(documents)]
             return {"tokens": np.concatenate(closed)[:-1]}, notes  # between them: there is none at the end
 
-        parts = (raw.fingerprint(base), tokenizer.json, newline, "ends")
-        arrays, notes = cached(f"{raw.name}-{base}-{_digest(*parts)}", make)
-        return arrays["tokens"], notes
+        return cached(f"{raw.name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline, 'ends')}", make)
 
     def starts(base, length):
         return np.concatenate([[0], np.arange(max_len, length, max_len - (0 if base == "train" else context))])
 
     def open(base):
-        text, notes = stream(base)
+        arrays, notes = stream(base)
+        text = arrays["tokens"]
         scored_from = starts(base, len(text))
         behind = np.where(scored_from > 0, 0 if base == "train" else context, 0)
 
@@ -169,12 +168,12 @@ def running(
     return Dataset(
         raw.name,
         {"tokens": ((max_len,), np.dtype("int32")), "targets": ((max_len,), np.dtype("int32"))},
-        {base: len(starts(base, len(stream(base)[0]))) for base in raw.examples},
+        {base: len(starts(base, len(stream(base)[0]["tokens"]))) for base in raw.examples},
         open,
         shuffled=True,  # the end of a text is a text; windows out of its middle would have their neighbours in train
         tokenizer=tokenizer,
         sequences=("tokens", "targets"),
-        token_counts=lambda: np.bincount(stream("train")[0], minlength=tokenizer.size),
+        token_counts=lambda: np.bincount(stream("train")[0]["tokens"], minlength=tokenizer.size),
         fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context),
     )
 
