@@ -69,7 +69,6 @@ def get_config(size="base"):
         "model.layers": 2,
         "model.heads": 2,
         "model.width": 16,
-        "model.context": 32,
         "optimizer.learning_rate": 1e-2,
         "optimizer.warmup_steps": 2,
         "train.steps": 12,
