@@ -24,20 +24,9 @@ def get_config(size="base"):
     config.data.max_len = 256
     config.data.batch_size = 64
     config.data.eval_batch_size = 64
-    config.model = {
-        "name": "decoder",
-        "layers": 6,
-        "heads": 6,
-        "kv_heads": 2,
-        "width": 384,
-        "hidden": 1024,
-        "context": 256,
-        "positions": "rotary",
-        "norm": "rms",
-        "activation": "swiglu",
-        "bias": False,
-        "dropout": 0.1,
-    }
+    form = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "bias": False, "kv_heads": 2}
+    large = {"layers": 6, "heads": 6, "width": 384, "hidden": 1024, "context": 256}
+    config.model = {"name": "decoder", **large, **form, "dropout": 0.1}
     config.task.name = "next_token"
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
