@@ -7,13 +7,15 @@ import sys
 
 import jax
 import pytest
-from conftest import ROOT, make_config, make_setup
+from conftest import CASES, ROOT, assert_same_bits, make_config, make_setup
 
 from research import loop, runs
 from research.checkpoint import Checkpoints, read_best, warm_start
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.inference import prediction
+from research.optimizers import unstacked
+from research.randomness import run_key
 from research.setup import prepare_evaluation
 
 # The first evaluation is the best, and step 8 neither the best nor the newest: a wrong step has other numbers.
@@ -195,3 +197,19 @@ def test_a_prefix_of_init_from_is_a_whole_name(tmp_path):
     with pytest.raises(UserError, match="nothing here is called Conv_11; did you mean Conv_1") as error:
         warm_start(variables, f"{tmp_path}:Conv_1,Conv_11")
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_init_from_goes_between_stacked_layers_and_single_ones(tmp_path, scan):
+    own = {"model__name": "decoder", "train__steps": 1, "eval__every_steps": 1}
+    loop.train(make_config(**{**CASES["decoder"], **own, "model__scan": scan}), tmp_path)
+    _, source = read_best(tmp_path)
+    like = make_setup(model__name="decoder", model__scan=not scan)
+    drawn = {"params": jax.jit(like.init)(run_key(1)).params}
+    variables, matched, missed = warm_start(drawn, str(tmp_path))
+    assert ("blocks" in variables["params"]) == (not scan) and not missed
+    assert_same_bits(unstacked(variables["params"]), unstacked(source["params"]))
+    part, matched, _ = warm_start(drawn, f"{tmp_path}:block1")
+    assert len(matched) == 12 and all(path.startswith("params/block1/") for path in matched)
+    assert_same_bits(unstacked(part["params"])["block0"], unstacked(drawn["params"])["block0"])
+    assert_same_bits(unstacked(part["params"])["block1"], unstacked(source["params"])["block1"])
