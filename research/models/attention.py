@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from research.errors import UserError, pick
-from research.models.layers import drop, materialized, product, wide
+from research.models.layers import drop, is_dropped, materialized, product, wide
 
 QUERIES = 128  # a block of queries of causal attention, which looks at the keys up to its own end alone
 HIDDEN = -1e30  # the score of what a query may not see; finite, so that a row that sees nothing is no nan
@@ -200,7 +200,7 @@ def _gelu(x):
 # Hendrycks and Gimpel 2016 (arXiv:1606.08415): exact, as BERT has it, and by tanh, as GPT-2.
 gelu, gelu_tanh = _with_derivative(_gelu), _with_derivative(_gelu_tanh)
 
-
+POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "swiglu": jax.nn.silu}
 NORMS = {"layer": layer_norm, "rms": rms_norm}
 
@@ -242,7 +242,7 @@ class Block(nn.Module):
 
         bias = lambda name, size: param(name, jnp.zeros, size) if self.bias else None
         normalised = lambda x, name: norm(x, param(f"{name}_scale", jnp.ones, D), bias(f"{name}_bias", D))
-        active = train and not (isinstance(self.dropout, (int, float)) and self.dropout == 0)
+        active = is_dropped(self.dropout, train)
         dropped = lambda y, key: drop(key, y, self.dropout) if active else y
 
         y = normalised(x, "attention_norm")
@@ -286,4 +286,5 @@ def check(width, heads, kv_heads, positions, activation):
         )
     if positions == "rotary" and width // heads % 2:
         raise UserError(2, f"config.model.heads: {heads} heads of width {width // heads}: rotary wants an even one")
+    pick(dict.fromkeys(POSITIONS), positions, "config.model.positions")
     pick(ACTIVATIONS, activation, "config.model.activation")

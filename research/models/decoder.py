@@ -4,11 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.errors import UserError, pick
+from research.errors import UserError
 from research.models.attention import NORMS, Block, check, sinusoidal
-from research.models.layers import drop, embed, product
-
-POSITIONS = {"learned": None, "sinusoidal": None, "rotary": None, "none": None}
+from research.models.layers import drop, embed, is_dropped, product
 
 
 class Decoder(nn.Module):
@@ -50,7 +48,6 @@ class Decoder(nn.Module):
         V, D, L = self.vocabulary, self.width, self.layers
         H, G = self.heads, self.heads if self.kv_heads is None else self.kv_heads
         check(D, H, G, self.positions, self.activation)
-        pick(POSITIONS, self.positions, "config.model.positions")
         if positions is None:
             if tokens.shape[1] > self.context:
                 raise UserError(2, f"config.model.context: {self.context} positions; {tokens.shape[1]} tokens are read")
@@ -62,7 +59,7 @@ class Decoder(nn.Module):
             x = x + self.param("position_embedding", normal, (self.context, D), jnp.float32)[positions]
         if self.positions == "sinusoidal":
             x = x + sinusoidal(positions, D)
-        active = train and not (isinstance(self.dropout, (int, float)) and self.dropout == 0)
+        active = is_dropped(self.dropout, train)
         dropout = self.make_rng("dropout") if active else jax.random.key(0)  # where it is not drawn, any key will do
         if active:
             x = drop(jax.random.fold_in(dropout, L), x, self.dropout)

@@ -117,9 +117,12 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
-            return x
-        return drop(self.make_rng("dropout"), x, self.rate)
+        return drop(self.make_rng("dropout"), x, self.rate) if is_dropped(self.rate, train) else x
+
+
+def is_dropped(rate, train):
+    """Whether dropout draws anything: a rate that is an array is not asked for its value."""
+    return train and not (isinstance(rate, (int, float)) and rate == 0)
 
 
 def drop(key, x, rate):

@@ -27,6 +27,7 @@ def next_token(spec):
         tokens = jax.ShapeDtypeStruct((1, *spec.features["tokens"][0]), jnp.int32)
         return {"tokens": tokens, "mask": tokens}
 
+    dtype = lambda model: getattr(model, "dtype", "float32")  # of the head's products
     lossless = spec.tokenizer.token_bytes is not None
 
     def read(model, variables, batch, **training):
@@ -43,7 +44,7 @@ def next_token(spec):
 
     def sums(model, head, batch):
         mask = (batch["targets"] != spec.tokenizer.pad) * batch["mask"][:, None]
-        loss, right = token_sums(*head, batch["targets"], mask, getattr(model, "dtype", "float32"))
+        loss, right = token_sums(*head, batch["targets"], mask, dtype(model))
         losses = (loss, mask.sum())
         metrics = {"perplexity": losses, "accuracy": (right, mask.sum())}
         if lossless:
@@ -63,6 +64,6 @@ def next_token(spec):
 
     def predict(model, variables, batch):
         head, _ = read(model, variables, batch)
-        return {"log_probabilities": token_log_probs(*head, batch["targets"], getattr(model, "dtype", "float32"))}
+        return {"log_probabilities": token_log_probs(*head, batch["targets"], dtype(model))}
 
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)
