@@ -192,7 +192,8 @@ def test_pythons_source_prepares_itself_whole_and_a_file_stands_in_one_split():
     names = [name for split in splits.values() for name, _ in split]
     assert len(names) == len(set(names)) > 300 and {"ast.py", "json/decoder.py"} <= set(names)
     assert not any(name.startswith(("test/", "site-packages/")) for name in names)
-    assert len(splits["train"]) > 8 * max(len(splits["validation"]), len(splits["test"])) > 0
+    sizes = [len(splits[split]) for split in ("validation", "test")]
+    assert 0 < min(sizes) and 8 * max(sizes) < len(splits["train"])
     for split in splits.values():
         for name, example in split[:3]:
             assert example["text"].encode() == (root / name).read_bytes()

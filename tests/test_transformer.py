@@ -261,8 +261,9 @@ def test_rematerialised_blocks_are_computed_again():
     assert (count(False), count(True)) == (3, 6)
 
 
+@pytest.mark.parametrize("rules", [(), ("block1/.*_kernel=frozen", "block2/=0.5")])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name):
+def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name, rules):
     whole = Decoder(**SMALL).init(jax.random.key(0), tokens())["params"]
     gradient = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), x.dtype), whole)
     like = jax.eval_shape(lambda: Decoder(**SMALL, scan=True).init(jax.random.key(0), tokens()))["params"]
@@ -272,7 +273,7 @@ def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name):
         "schedule": "constant",
         "weight_decay": 0.1,
         "clip_norm": 1.0,
-        "rules": ("block1/.*_kernel=frozen", "block2/=0.5"),
+        "rules": rules,
     }
     optimizer = make_optimizer(settings, {}, {"train": 10, "warmup": 0})
 
@@ -286,7 +287,7 @@ def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name):
     stacked = jax.jit(moved)(stacked_like(whole, like), stacked_like(gradient, like))
     alone = jax.jit(moved)(whole, gradient)
     assert_same_numbers(unstacked(stacked), alone)
-    assert_same_bits(alone["block1"]["qkv_kernel"], whole["block1"]["qkv_kernel"])
+    assert np.array_equal(alone["block1"]["qkv_kernel"], whole["block1"]["qkv_kernel"]) == bool(rules)
 
 
 def test_what_is_decayed_of_stacked_layers_is_what_is_of_single_ones():
