@@ -13,6 +13,7 @@ demo-seq2seq: $(VENV)/run.done
 
 demo-gpt: $(VENV)/run.done
 	$(RUN) -m experiments.train --config=configs/stdlib_gpt.py:cpu --workdir=runs/stdlib_gpt
+	$(RUN) -m experiments.generate --workdir=runs/stdlib_gpt --prompt="def read(path):" --temperature=0.8
 
 test: $(VENV)/dev.done
 	$(RUN) -m pytest -n 2 -m "not slow"

@@ -125,6 +125,29 @@ def as_text(argument):
     return argument.encode(errors="surrogateescape").decode(errors="replace")
 
 
+def texts(text, file, flag):
+    """The texts that a script is given, by a flag or as a file's lines, and what an error calls each of them.
+
+    Raises:
+        UserError: 2 unless it is one of the two; 3 for a file that cannot be read, or holds no line.
+    """
+    if (text is None) == (file is None):
+        raise UserError(2, f"give {flag} or --file, and not both")
+    if file is None:
+        return [as_text(text)], [flag]
+    try:
+        lines = pathlib.Path(file).read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(3, f"{file}: cannot be read: {error.strerror}") from error
+    if not lines:
+        raise UserError(3, f"{file}: holds no text")
+    found = [line.decode(errors="replace") for line in lines]
+    replaced = sum(text.encode() != line for text, line in zip(found, lines))
+    if replaced:
+        print(f"{file}: {replaced} lines were not UTF-8; their bytes were replaced", file=sys.stderr)
+    return found, [f"{file}, line {i + 1}" for i in range(len(found))]
+
+
 def check_output(path, flag, suffix=""):
     """Whether the file that a flag asks for can be written, before the work: it is in a folder that exists.
 

@@ -11,7 +11,6 @@ over length ** length_penalty. --output gets one JSON object a text, unrounded.
 """
 
 import json
-import sys
 
 from experiments import command
 from research import pictures
@@ -35,21 +34,13 @@ def make_parser():
 def main(arguments, overrides):
     command.no_overrides(overrides)
     workdir = command.required(arguments.workdir, "--workdir")
-    if (arguments.text is None) == (arguments.file is None):
-        raise UserError(2, "give --text or --file, and not both")
     if arguments.attention and arguments.text is None:
         raise UserError(2, "--attention: draws one text; give it as --text")
     command.check_output(arguments.attention, "--attention", ".png")
     command.check_output(arguments.output, "--output")
     if arguments.length_penalty is not None and not 0 <= arguments.length_penalty < float("inf"):
         raise UserError(2, f"--length_penalty: {arguments.length_penalty}: a number of at least 0")
-    if arguments.file is not None:
-        texts, replaced = translation.read_lines(arguments.file)
-        if replaced:
-            print(f"{arguments.file}: {replaced} lines were not UTF-8; their bytes were replaced", file=sys.stderr)
-        names = [f"{arguments.file}, line {i + 1}" for i in range(len(texts))]
-    else:
-        texts, names = [command.as_text(arguments.text)], ["--text"]
+    texts, names = command.texts(arguments.text, arguments.file, "--text")
     run = command.load_run(workdir)
     own = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
     found = translation.translate(run, texts, names, **own)

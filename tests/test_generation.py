@@ -26,9 +26,15 @@ def carry(rows=slice(None)):
     return table, jnp.zeros(len(table), jnp.int32)
 
 
+def first(rows=ROWS):
+    return jnp.full(rows, IDS.begin, jnp.int32)
+
+
 def beam(size, length_penalty=1.0, rows=slice(None)):
     n = len(TABLE[rows])
-    run = jax.jit(lambda c: beam_search(decode, c, n, LENGTH, IDS, beam_size=size, length_penalty=length_penalty))
+    run = jax.jit(
+        lambda c: beam_search(decode, c, first(n), LENGTH, IDS, beam_size=size, length_penalty=length_penalty)
+    )
     return jax.device_get(run(carry(rows)))
 
 
@@ -78,9 +84,9 @@ def test_a_beams_score_is_the_models(size):
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 3.0])
 def test_a_beam_of_one_is_greedy(length_penalty):
     tokens, scores = beam(1, length_penalty)
-    expected, sums = jax.device_get(greedy(decode, carry(), ROWS, LENGTH, IDS))
+    expected, sums = jax.device_get(greedy(decode, carry(), first(), LENGTH, IDS))
     assert np.array_equal(tokens[:, 0], expected)
-    found, also = search(decode, carry(), ROWS, LENGTH, IDS, beam_size=1, length_penalty=length_penalty)
+    found, also = search(decode, carry(), first(), LENGTH, IDS, beam_size=1, length_penalty=length_penalty)
     assert np.array_equal(found[:, 0], expected)
     np.testing.assert_allclose(scores, also, rtol=1e-6)
     written = [[token for token in row if token != IDS.pad] for row in expected]
@@ -88,7 +94,7 @@ def test_a_beam_of_one_is_greedy(length_penalty):
 
 
 def test_greedy_takes_the_likeliest_token_at_each_step():
-    tokens, _ = greedy(decode, carry(), ROWS, LENGTH, IDS)
+    tokens, _ = greedy(decode, carry(), first(), LENGTH, IDS)
     for row in range(ROWS):
         before, expected = IDS.begin, []
         for t in range(LENGTH):
@@ -115,7 +121,7 @@ def test_a_wider_beam_is_never_worse_than_greedy_here():
 
 def test_padding_and_begin_are_never_written():
     favoured = TABLE.at[..., IDS.pad].set(50.0).at[..., IDS.begin].set(40.0)
-    tokens, _ = greedy(decode, (favoured, jnp.zeros(ROWS, jnp.int32)), ROWS, LENGTH, IDS)
+    tokens, _ = greedy(decode, (favoured, jnp.zeros(ROWS, jnp.int32)), first(), LENGTH, IDS)
     for row in np.asarray(tokens):
         written = row[: list(row).index(IDS.end) + 1] if IDS.end in row else row
         assert not {IDS.pad, IDS.begin} & set(written.tolist())

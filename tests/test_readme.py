@@ -81,6 +81,7 @@ def test_every_command_of_a_script_docstring_runs(path, scratch, capsys):
     for name in sorted({name for words in lines for flag in words for name in re.findall(r"=runs/(\w+)$", flag)}):
         assert run_script("train", f"--config=configs/{name}.py:tiny", f"--workdir=runs/{name}") == 0
     (scratch / "sums.txt").write_text("1+2\n34+5\n")
+    (scratch / "prompts.txt").write_text("import \nclass A:\n")
     for name in ("seven.png", "three.jpg"):
         Image.new("L", (8, 8)).save(name)
     (scratch / "FOLDER").mkdir()  # cifar10 is there already: the command finds it prepared
@@ -91,8 +92,9 @@ def test_every_command_of_a_script_docstring_runs(path, scratch, capsys):
 
 def test_what_make_runs_stands_in_the_readme():
     for target in ("demo", "demo-seq2seq", "demo-gpt"):
-        demo = re.search(rf"^{target}:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.M)[1]
-        assert shlex.split(demo.replace("$(RUN)", "python")) in commands(README)
+        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+        for line in recipe.splitlines():
+            assert shlex.split(line.replace("$(RUN)", "python")) in commands(README)
     for target in re.findall(r"make ([a-z0-9-]+)", README):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
 

@@ -88,6 +88,18 @@ class Tokenizer:
         ids = ids[: ends[0]] if len(ends) else ids
         return self._library.decode([int(i) for i in ids if i not in (PAD, BEGIN)], skip_special_tokens=False)
 
+    def stream(self, before):
+        """A function that takes the ids behind these, some at a time, and gives the text that each lot adds.
+
+        A character of several tokens comes with the last of them; what no character became is left out.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=False)
+        add = lambda ids: "".join(stream.step(self._library, int(i)) or "" for i in ids)
+        add(before)
+        return add
+
     def __getstate__(self):
         return self.json
 

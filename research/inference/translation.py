@@ -9,6 +9,7 @@ from jax import lax
 
 from research import config as configs
 from research.errors import UserError
+from research.generation import lengths
 from research.tasks import TASKS
 
 BATCH = 32  # texts translated at a time
@@ -18,23 +19,6 @@ class Hypothesis(NamedTuple):
     text: str
     score: float  # log-probability over length ** length_penalty
     tokens: np.ndarray  # int32[T], the end with it
-
-
-def read_lines(path):
-    """The lines of a file, and how many were not UTF-8: their bytes are replaced.
-
-    Raises:
-        UserError: 3, for a file that cannot be read, or holds no line.
-    """
-    try:
-        with open(path, "rb") as file:
-            raw = file.read().splitlines()
-    except OSError as error:
-        raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
-    if not raw:
-        raise UserError(3, f"{path}: holds no text")
-    texts = [line.decode(errors="replace") for line in raw]
-    return texts, sum(text.encode() != line for text, line in zip(texts, raw))
 
 
 def encode(run, texts, field, names):
@@ -89,8 +73,7 @@ def _translate(run, task, rows):
         padded = np.concatenate([chunk, chunk[-1:].repeat(size - len(chunk), axis=0)])  # one shape, one program
         found = jax.device_get(predict(run.variables, jax.device_put(padded)))
         for tokens, scores in zip(found["tokens"][: len(chunk)], found["scores"]):
-            lengths = (tokens != run.tokenizer.pad).sum(axis=1)
-            kept = zip(tokens, scores, lengths)
+            kept = zip(tokens, scores, np.asarray(lengths(tokens, run.tokenizer)))
             yield [Hypothesis(run.tokenizer.decode(t), float(s), t[:n]) for t, s, n in kept if np.isfinite(s)]
 
 

@@ -4,6 +4,7 @@ attention(q, k, v) = softmax(q k^T / sqrt K) v for each head (Vaswani et al. 201
 """
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -90,6 +91,47 @@ def _core_backward(saved, g):
 
 
 _core.defvjp(_core_forward, _core_backward)
+
+
+class Before(NamedTuple):
+    """What a layer has read of R texts that continue B prompts, R / B of them side by side for each.
+
+    Rows of texts and heads are one axis: XLA's CPU copies a cache of more axes twice a token, to write into it.
+    """
+
+    prompt: tuple  # keys and values, [B * G, P, K]
+    seen: Any  # [B, P], not 0 where there is a token of the prompt
+    own: tuple  # keys and values, [R * G, S, K], of the tokens since then
+    t: Any  # int32[], how many of these there are
+
+
+def attend_before(q, k, v, before):
+    """Attention of one token a text to its prompt, to what was written since, and to itself.
+
+    The texts of a prompt look at its keys by one product; nothing is copied for each.
+
+    Args:
+        q: [R, H, 1, K]; k, v: [R, G, 1, K], of the token.
+
+    Returns:
+        [R, H, 1, K], and `own` with the token in it.
+    """
+    (R, H, _, K), G, (B, P) = q.shape, k.shape[1], before.seen.shape
+    own = [
+        lax.dynamic_update_slice(old, x.reshape(R * G, 1, K), (0, before.t, 0)) for old, x in zip(before.own, (k, v))
+    ]
+    by_text, by_prompt = (R * G, H // G), (B * G, R // B * (H // G))
+    together = lambda x: jnp.swapaxes(x.reshape(B, R // B, G, H // G, -1), 1, 2).reshape(*by_prompt, -1)
+    apart = lambda x: jnp.swapaxes(x.reshape(B, G, R // B, H // G, -1), 1, 2).reshape(*by_text, -1)
+    q = q * K**-0.5
+    to_prompt = apart(jnp.einsum("nqk,nsk->nqs", together(q), before.prompt[0]))
+    to_prompt = jnp.where(jnp.repeat(before.seen != 0, R // B * G, axis=0)[:, None], to_prompt, HIDDEN)
+    to_own = jnp.einsum("nqk,nsk->nqs", q.reshape(*by_text, K), own[0])
+    to_own = jnp.where(jnp.arange(own[0].shape[1])[None, None] <= before.t, to_own, HIDDEN)
+    weights = jax.nn.softmax(jnp.concatenate([to_prompt, to_own], axis=-1))
+    y = apart(jnp.einsum("nqs,nsk->nqk", together(weights[..., :P]), before.prompt[1]))
+    y = y + jnp.einsum("nqs,nsk->nqk", weights[..., P:], own[1])
+    return y.reshape(R, H, 1, K), tuple(own)
 
 
 def _visible(causal, mask, segments, rows, seen):
@@ -220,13 +262,18 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x, keys, positions, segments, train):
-        """
+    def __call__(self, x, keys, positions, segments, train, before=None):
+        """What the block makes of x, and the keys and values of its tokens.
+
         Args:
             x: float32[B, T, D].
             keys: {"params": key, "dropout": key}, of this layer: the same whether layers are stacked or not.
             positions: int32[B or 1, T].
             segments: int32[B, T] or None.
+            before: Before, where x is the next token alone of texts that were read: T is 1.
+
+        Returns:
+            float32[B, T, D]; and keys and values, [B, G, T, K], or `own` of `before` with the token in it.
         """
         (B, T, D), H, G = x.shape, self.heads, self.kv_heads
         K, gated = D // H, self.activation == "swiglu"
@@ -251,8 +298,11 @@ class Block(nn.Module):
         q, k, v = y[:, :H], y[:, H : H + G], y[:, H + G :]
         if self.rotary:
             q, k = rotary(q, positions), rotary(k, positions)
-        own = {"dropout": self.dropout, "key": dropout[0]} if active else {}
-        y = attend(q, k, v, causal=True, segments=segments, dtype=self.dtype, **own)
+        if before is None:
+            own = {"dropout": self.dropout, "key": dropout[0]} if active else {}
+            y, kept = attend(q, k, v, causal=True, segments=segments, dtype=self.dtype, **own), (k, v)
+        else:
+            y, kept = attend_before(q, k, v, before)
         y = jnp.moveaxis(y, 1, 2).reshape(B, T, D)
         out = kernel("attention_out_kernel", D, D, self.residual_std), bias("attention_out_bias", D)
         x = x + dropped(product(y, *out, self.dtype), dropout[1])
@@ -262,7 +312,7 @@ class Block(nn.Module):
         y = product(y, kernel("mlp_in_kernel", D, F), bias("mlp_in_bias", F), self.dtype)
         y = act(y[..., : F // 2]) * y[..., F // 2 :] if gated else act(y)
         out = kernel("mlp_out_kernel", self.hidden, D, self.residual_std), bias("mlp_out_bias", D)
-        return x + dropped(product(y, *out, self.dtype), dropout[2])
+        return x + dropped(product(y, *out, self.dtype), dropout[2]), kept
 
 
 def check(width, heads, kv_heads, positions, activation):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from research.errors import UserError
-from research.models.attention import NORMS, Block, check, sinusoidal
+from research.models.attention import NORMS, Before, Block, check, sinusoidal
 from research.models.layers import drop, embed, is_dropped, product
 
 
@@ -27,7 +27,9 @@ class Decoder(nn.Module):
     tied: bool = True  # one matrix embeds the tokens and gives the logits
     dropout: float = 0.0  # on the embedding, the attention's weights, and what each half of a block adds
     remat: bool = False  # the backward pass computes each block again: memory of one block, a third more time
-    scan: bool = False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers
+    scan: bool = (
+        False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers; not for decode
+    )
     vocabulary: int | None = None
     dtype: str = "float32"
 
@@ -35,7 +37,6 @@ class Decoder(nn.Module):
         """Logits float32[B, T, V]; arguments as for `features`."""
         return product(*self.features(tokens, mask, positions, segments, train=train), dtype=self.dtype)
 
-    @nn.compact
     def features(self, tokens, mask=None, positions=None, segments=None, *, train=False):
         """What the head reads, and its kernel and bias: float32[B, T, D], [D, V], None.
 
@@ -44,6 +45,48 @@ class Decoder(nn.Module):
             mask: not read: padding stands right of all tokens, where none of them looks.
             positions: int32[B, T], of each token in its document; its place in the row, if not given.
             segments: int32[B, T]: a token sees those before it of its own number alone; one document, if not given.
+        """
+        x, kernel, _ = self._read(tokens, positions, segments, train)
+        return x, kernel, None
+
+    def encode(self, tokens, mask):
+        """Reads prompts for `decode` to go on from.
+
+        Args:
+            tokens: int32[B, P].
+            mask: [B, P], 0 where there is no token, on either side.
+
+        Returns:
+            what all texts that continue a prompt share; and what each has of its own, nothing yet and no room for it.
+        """
+        places = jnp.cumsum(mask != 0, axis=1, dtype=jnp.int32)
+        *_, kept = self._read(tokens, jnp.maximum(places - 1, 0), (mask != 0).astype(jnp.int32), False)
+        prompt = [tuple(x.reshape(-1, *x.shape[2:]) for x in layer) for layer in kept]
+        own = [tuple(x[:, :0] for x in layer) for layer in prompt]
+        return (prompt, mask), (own, jnp.zeros(len(tokens), jnp.int32))
+
+    def widen(self, carry, room):
+        """The carry with room for so many tokens of each text."""
+        own, t = carry
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room - x.shape[1]), (0, 0))), own), t
+
+    def decode(self, memory, carry, token):
+        """The next token of each text: int32[R] -> logits float32[R, V], and the new carry.
+
+        The R texts are as many for each prompt, side by side.
+        """
+        (prompt, mask), (own, t) = memory, carry
+        lengths = jnp.repeat((mask != 0).sum(axis=1, dtype=jnp.int32), len(token) // len(mask))
+        before = [Before(read, mask, written, t[0]) for read, written in zip(prompt, own)]
+        x, kernel, own = self._read(token[:, None], (lengths + t)[:, None], None, False, before)
+        return product(x, kernel, dtype=self.dtype)[:, 0], (own, t + 1)
+
+    @nn.compact
+    def _read(self, tokens, positions, segments, train, before=None):
+        """What the head reads, its kernel, and what each layer keeps of the tokens; arguments as for `features`.
+
+        Args:
+            before: [Before] by layer, where tokens [R, 1] are the next ones of texts.
         """
         V, D, L = self.vocabulary, self.width, self.layers
         H, G = self.heads, self.heads if self.kv_heads is None else self.kv_heads
@@ -78,15 +121,17 @@ class Decoder(nn.Module):
             "dropout": self.dropout,
             "dtype": self.dtype,
         }
-        layer = nn.remat(Block, static_argnums=(5,)) if self.remat else Block
+        layer, kept = nn.remat(Block, static_argnums=(5,)) if self.remat else Block, []
         if self.scan:
-            one = lambda module, x, keys: (module(x, keys, positions, segments, train), None)
+            one = lambda module, x, keys: (module(x, keys, positions, segments, train)[0], None)
             stacked = nn.scan(one, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, length=L)
             x, _ = stacked(layer(**block, name="blocks"), x, keys)
         else:
             for i in range(L):
                 own = jax.tree.map(lambda key: key[i], keys)
-                x = layer(**block, name=f"block{i}")(x, own, positions, segments, train)
+                one = layer(**block, name=f"block{i}")
+                x, new = one(x, own, positions, segments, train, None if before is None else before[i])
+                kept.append(new)
         bias = self.param("norm_bias", nn.initializers.zeros, (D,), jnp.float32) if self.bias else None
         x = NORMS[self.norm](x, self.param("norm_scale", nn.initializers.ones, (D,), jnp.float32), bias)
-        return x, table.T if self.tied else self.param("head_kernel", normal, (D, V), jnp.float32), None
+        return x, table.T if self.tied else self.param("head_kernel", normal, (D, V), jnp.float32), kept

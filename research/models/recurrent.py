@@ -52,9 +52,21 @@ class RecurrentLM(nn.Module):
     def __call__(self, tokens, mask, *, train=False):  # int32[B, T], [B, T] -> float32[B, T, V]
         return product(*self.features(tokens, mask, train=train), dtype=self.dtype)
 
-    @nn.compact
     def features(self, tokens, mask, *, train=False):
         """What the head reads, and its kernel and bias: [B, T, width], [width, V], [V]."""
+        return self._read(tokens, mask, None, train)[:3]
+
+    def encode(self, tokens, mask):
+        """Reads prompts, int32[B, P] and 0 where no token is, for `decode` to go on from: None, and the states."""
+        return None, self._read(tokens, mask, None, False)[3]
+
+    def decode(self, memory, carry, token):
+        """The next token of each text: int32[R] -> logits [R, V], and the new states."""
+        *x, states = self._read(token[:, None], jnp.ones((len(token), 1)), carry, False)
+        return product(*x, dtype=self.dtype)[:, 0], states
+
+    @nn.compact
+    def _read(self, tokens, mask, states, train):
         if self.tied and self.embedding != self.width:
             raise UserError(
                 2, f"config.model.embedding: {self.embedding} must be config.model.width {self.width} to be tied"
@@ -64,9 +76,9 @@ class RecurrentLM(nn.Module):
         x = Dropout(self.dropout)(embed(table, tokens), train=train)
         stack = {"width": self.width, "layers": self.layers, "cell": self.cell}
         rnn = Recurrent(self.embedding, dropout=self.dropout, dtype=self.dtype, name="rnn", **stack)
-        y, _ = rnn(x, mask, train=train)
+        y, states = rnn(x, mask, states, train=train)
         y = Dropout(self.dropout)(y, train=train)
         kernel = (
             table.T if self.tied else self.param("head_kernel", HEAD_INIT, (self.width, self.vocabulary), jnp.float32)
         )
-        return y, kernel, self.param("head_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32)
+        return y, kernel, self.param("head_bias", nn.initializers.zeros, (self.vocabulary,), jnp.float32), states

@@ -86,7 +86,7 @@ def generate_from(model, variables, source, max_len, ids, **settings):
         logits, _, carry = model.apply(variables, memory, carry, token, method="decode")
         return logits, carry
 
-    return search(decode, carry, source.shape[0], max_len, ids, **settings)
+    return search(decode, carry, jnp.full(len(source), ids.begin, jnp.int32), max_len, ids, **settings)
 
 
 def is_equal(found, target, ids):
