@@ -102,11 +102,13 @@ def write(model, variables, prompts, steps, ids, *, how=PLAIN, samples=1, seed=0
         tokens, mask = _padded([row[:-1] for row in rows[::each]], _rounded(longest - 1, stride))
         memory, carry = _read(model, variables, tokens, mask, each)
         texts = texts._replace(carry=carry, last=jnp.asarray([row[-1] for row in rows], jnp.int32))
-        left, room, taken, each = steps if context is None else context - longest + 1, 0, 0, 1
+        left, taken = steps if context is None else context - longest + 1, 0
+        room, held = (tokens.shape[1], longest - 1) if each == 1 else (0, 0)  # columns of the cache; those in use
+        each = 1
         while t < steps and taken < left and not done:
             count = min(PIECE, steps - t, left - taken)
-            if context is not None and taken + count > room:
-                room = _rounded(taken + count, stride)
+            if context is not None and held + taken + count > room:
+                room = _rounded(held + taken + count, stride)
                 texts = texts._replace(carry=_widen(model, texts.carry, room))
             new, texts = _write(model, variables, memory, texts, count, ids, how, tuple(stop))
             done, new = bool(texts.done.all()), np.asarray(new)[:, :count]
@@ -136,7 +138,7 @@ def _padded(rows, width):
 
 @partial(jax.jit, static_argnames=("model", "samples"))
 def _read(model, variables, tokens, mask, samples):
-    memory, carry = model.apply(variables, tokens, mask, method="encode")
+    memory, carry = model.apply(variables, tokens, mask, samples > 1, method="encode")
     return memory, rows_of(carry, jnp.repeat(jnp.arange(len(tokens)), samples), len(tokens))
 
 
@@ -243,7 +245,7 @@ def search(run, prompts, *, steps, beam_size, length_penalty=1.0, samples=1):
 
 @partial(jax.jit, static_argnames=("model", "steps", "ids", "beam_size", "length_penalty"))
 def _search(model, variables, tokens, mask, last, steps, ids, beam_size, length_penalty):
-    memory, carry = model.apply(variables, tokens, mask, method="encode")
+    memory, carry = model.apply(variables, tokens, mask, True, method="encode")
     carry = model.widen(carry, steps) if hasattr(model, "widen") else carry
     own = {"beam_size": beam_size, "length_penalty": length_penalty}
     return beam_search(_decoder(model, variables, memory), carry, last, steps, ids, **own)

@@ -94,19 +94,20 @@ _core.defvjp(_core_forward, _core_backward)
 
 
 class Before(NamedTuple):
-    """What a layer has read of R texts that continue B prompts, R / B of them side by side for each.
+    """What a layer has read of R texts.
 
     Rows of texts and heads are one axis: XLA's CPU copies a cache of more axes twice a token, to write into it.
     """
 
-    prompt: tuple  # keys and values, [B * G, P, K]
+    shared: tuple | None  # keys and values, [B * G, P, K], of prompts that R / B texts side by side go on from
     seen: Any  # [B, P], not 0 where there is a token of the prompt
-    own: tuple  # keys and values, [R * G, S, K], of the tokens since then
-    t: Any  # int32[], how many of these there are
+    own: tuple  # keys and values, [R * G, S, K], that each text has for itself
+    first: Any  # int32[R], the column of its first token there
+    column: Any  # int32[], where the next token comes
 
 
 def attend_before(q, k, v, before):
-    """Attention of one token a text to its prompt, to what was written since, and to itself.
+    """Attention of one token a text to all that was read, and to itself.
 
     The texts of a prompt look at its keys by one product; nothing is copied for each.
 
@@ -116,22 +117,28 @@ def attend_before(q, k, v, before):
     Returns:
         [R, H, 1, K], and `own` with the token in it.
     """
-    (R, H, _, K), G, (B, P) = q.shape, k.shape[1], before.seen.shape
-    own = [
-        lax.dynamic_update_slice(old, x.reshape(R * G, 1, K), (0, before.t, 0)) for old, x in zip(before.own, (k, v))
-    ]
-    by_text, by_prompt = (R * G, H // G), (B * G, R // B * (H // G))
-    together = lambda x: jnp.swapaxes(x.reshape(B, R // B, G, H // G, -1), 1, 2).reshape(*by_prompt, -1)
-    apart = lambda x: jnp.swapaxes(x.reshape(B, G, R // B, H // G, -1), 1, 2).reshape(*by_text, -1)
-    q = q * K**-0.5
-    to_prompt = apart(jnp.einsum("nqk,nsk->nqs", together(q), before.prompt[0]))
-    to_prompt = jnp.where(jnp.repeat(before.seen != 0, R // B * G, axis=0)[:, None], to_prompt, HIDDEN)
-    to_own = jnp.einsum("nqk,nsk->nqs", q.reshape(*by_text, K), own[0])
-    to_own = jnp.where(jnp.arange(own[0].shape[1])[None, None] <= before.t, to_own, HIDDEN)
-    weights = jax.nn.softmax(jnp.concatenate([to_prompt, to_own], axis=-1))
-    y = apart(jnp.einsum("nqs,nsk->nqk", together(weights[..., :P]), before.prompt[1]))
+    (R, H, _, K), G = q.shape, k.shape[1]
+    place = (0, before.column, 0)
+    own = tuple(lax.dynamic_update_slice(old, x.reshape(R * G, 1, K), place) for old, x in zip(before.own, (k, v)))
+    q = q.reshape(R * G, H // G, K) * K**-0.5
+    columns = jnp.arange(own[0].shape[1])[None]
+    visible = (columns >= before.first[:, None]) & (columns <= before.column)
+    look = lambda q, keys, visible: jnp.where(
+        jnp.repeat(visible, len(keys) // len(visible), axis=0)[:, None], jnp.einsum("nqk,nsk->nqs", q, keys), HIDDEN
+    )
+    scores = look(q, own[0], visible)
+    if before.shared is None:
+        y = jnp.einsum("nqs,nsk->nqk", jax.nn.softmax(scores), own[1])
+        return y.reshape(R, H, 1, K), own
+    (B, P), (keys, values) = before.seen.shape, before.shared
+    swapped = lambda x, *shape: jnp.swapaxes(x.reshape(*shape, H // G, -1), 1, 2)
+    together = lambda x: swapped(x, B, R // B, G).reshape(B * G, R // B * (H // G), -1)
+    apart = lambda x: swapped(x, B, G, R // B).reshape(R * G, H // G, -1)
+    to_shared = apart(look(together(q), keys, before.seen != 0))
+    weights = jax.nn.softmax(jnp.concatenate([to_shared, scores], axis=-1))
+    y = apart(jnp.einsum("nqs,nsk->nqk", together(weights[..., :P]), values))
     y = y + jnp.einsum("nqs,nsk->nqk", weights[..., P:], own[1])
-    return y.reshape(R, H, 1, K), tuple(own)
+    return y.reshape(R, H, 1, K), own
 
 
 def _visible(causal, mask, segments, rows, seen):

@@ -49,37 +49,43 @@ class Decoder(nn.Module):
         x, kernel, _ = self._read(tokens, positions, segments, train)
         return x, kernel, None
 
-    def encode(self, tokens, mask):
+    def encode(self, tokens, mask, shared=False):
         """Reads prompts for `decode` to go on from.
 
         Args:
             tokens: int32[B, P].
-            mask: [B, P], 0 where there is no token, on either side.
+            mask: [B, P], 0 where there is no token: left of the prompt.
+            shared: whether several texts will go on from each prompt, which is then kept once for all of them.
 
         Returns:
-            what all texts that continue a prompt share; and what each has of its own, nothing yet and no room for it.
+            what the texts of a prompt share; and what each has of its own, in B rows.
         """
         places = jnp.cumsum(mask != 0, axis=1, dtype=jnp.int32)
         *_, kept = self._read(tokens, jnp.maximum(places - 1, 0), (mask != 0).astype(jnp.int32), False)
-        prompt = [tuple(x.reshape(-1, *x.shape[2:]) for x in layer) for layer in kept]
-        own = [tuple(x[:, :0] for x in layer) for layer in prompt]
-        return (prompt, mask), (own, jnp.zeros(len(tokens), jnp.int32))
+        kept = [tuple(x.reshape(-1, *x.shape[2:]) for x in layer) for layer in kept]
+        lengths = places[:, -1]
+        if shared:
+            return (kept, mask), (jax.tree.map(lambda x: x[:, :0], kept), jnp.zeros_like(lengths), lengths)
+        longest = lengths.max()
+        kept = jax.tree.map(lambda x: jnp.roll(x, longest - x.shape[1], axis=1), kept)  # no column that none needs
+        return None, (kept, jnp.broadcast_to(longest, lengths.shape), lengths)
 
     def widen(self, carry, room):
-        """The carry with room for so many tokens of each text."""
-        own, t = carry
-        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room - x.shape[1]), (0, 0))), own), t
+        """The carry with so many columns for the tokens of each text."""
+        own, *rest = carry
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room - x.shape[1]), (0, 0))), own), *rest
 
     def decode(self, memory, carry, token):
         """The next token of each text: int32[R] -> logits float32[R, V], and the new carry.
 
         The R texts are as many for each prompt, side by side.
         """
-        (prompt, mask), (own, t) = memory, carry
-        lengths = jnp.repeat((mask != 0).sum(axis=1, dtype=jnp.int32), len(token) // len(mask))
-        before = [Before(read, mask, written, t[0]) for read, written in zip(prompt, own)]
-        x, kernel, own = self._read(token[:, None], (lengths + t)[:, None], None, False, before)
-        return product(x, kernel, dtype=self.dtype)[:, 0], (own, t + 1)
+        own, columns, positions = carry
+        shared, seen = (None, None) if memory is None else memory
+        place = seen, columns - positions, columns[0]
+        before = [Before(shared and shared[i], place[0], layer, *place[1:]) for i, layer in enumerate(own)]
+        x, kernel, own = self._read(token[:, None], positions[:, None], None, False, before)
+        return product(x, kernel, dtype=self.dtype)[:, 0], (own, columns + 1, positions + 1)
 
     @nn.compact
     def _read(self, tokens, positions, segments, train, before=None):

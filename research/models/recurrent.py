@@ -56,8 +56,8 @@ class RecurrentLM(nn.Module):
         """What the head reads, and its kernel and bias: [B, T, width], [width, V], [V]."""
         return self._read(tokens, mask, None, train)[:3]
 
-    def encode(self, tokens, mask):
-        """Reads prompts, int32[B, P] and 0 where no token is, for `decode` to go on from: None, and the states."""
+    def encode(self, tokens, mask, shared=False):
+        """Reads prompts, int32[B, P] and 0 where no token is, for `decode` to go on from: nothing, and the states."""
         return None, self._read(tokens, mask, None, False)[3]
 
     def decode(self, memory, carry, token):
