@@ -21,14 +21,14 @@ TRIES = 3  # of a workload that other work on the machine disturbs
 def compare(doc, module, sides, workloads, kept, unit, needs):
     """A benchmark's main program.
 
-    Each row stands by itself: it keeps machine, versions, date and all rounds.
+    Each row stands by itself: it keeps versions, date and all rounds, and is replaced by one of the same machine alone.
 
     Args:
         doc: its help.
         module: its name, by which its workers start it.
         sides: {side: make(workload) -> work(seconds) -> things done, seconds, seconds waiting for data}; "ours" first.
         workloads: their names.
-        kept: file in results/ that gets {workload: row}; a row is {"machine", "versions", "date", "sides": {side:
+        kept: file in results/ that gets {workload: {machine: row}}; a row is {"versions", "date", "sides": {side:
             {"per_second": [...], "wait": [...], "start_seconds": ..., "peak_bytes": ...}}}.
         unit: what is counted, as examples.
         needs: {side: the package that it wants}; a side whose package is not installed is left out, and said so.
@@ -51,7 +51,6 @@ def compare(doc, module, sides, workloads, kept, unit, needs):
     for workload in arguments.workloads.split(","):
         for _ in range(TRIES):
             row = {
-                "machine": runs.machine(),
                 "versions": {name: importlib.metadata.version(name) for name in ("jax", *(needs[s] for s in here[1:]))},
                 "date": datetime.date.today().isoformat(),
                 "sides": _measure(module, here, workload, arguments.rounds, arguments.seconds),
@@ -60,7 +59,8 @@ def compare(doc, module, sides, workloads, kept, unit, needs):
             if not any(disturbed(row, side) for side in here):
                 break
         results = json.loads(path.read_text()) if path.is_file() else {}
-        path.write_text(json.dumps({**results, workload: row}, indent=1) + "\n")
+        results.setdefault(workload, {})[runs.machine()] = row
+        path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def lines(workload, row, unit):

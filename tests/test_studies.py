@@ -7,7 +7,7 @@ from research.studies.tables import TABLES, disturbed, ratios, similarity
 
 def row(ours, torch):
     sides = {"ours": {"per_second": ours}, "torch": {"per_second": torch}}
-    return {"machine": "2 cores", "date": "2026-11-24", "versions": {}, "sides": sides}
+    return {"date": "2026-11-24", "versions": {}, "sides": sides}
 
 
 def test_a_disturbed_peer_is_seen_and_the_best_rounds_tell_the_truth():
@@ -19,7 +19,7 @@ def test_a_disturbed_peer_is_seen_and_the_best_rounds_tell_the_truth():
     quiet = row([6700, 6734, 6800], [6335, 6273, 6300])
     assert not disturbed(quiet, "torch")
     _, rows_of = TABLES["speed_recurrent.json"]
-    head, shown, other = rows_of({"gru": found, "greedy": quiet})
+    head, shown, other = rows_of({"gru": {"2 cores": found}, "greedy": {"2 cores": quiet}})
     assert head[2] == "over PyTorch eager"
     assert shown[2] == "1.07, medians 2.83 (1.06 to 7.56), disturbed" and shown[3] == "2 cores, 2026-11-24"
     assert other[2] == "1.07, medians 1.07 (1.06 to 1.08)"
@@ -29,8 +29,16 @@ def test_a_side_that_was_not_measured_is_no_number():
     found, alone = row([2.0], [1.0]), row([2.0], [1.0])
     del alone["sides"]["torch"]
     _, rows_of = TABLES["speed_images.json"]
-    _, _, second = rows_of({"mnist_64": found, "mnist_256": alone})
+    _, _, second = rows_of({"mnist_64": {"2 cores": found}, "mnist_256": {"2 cores": alone}})
     assert second[2] == "-"
+
+
+def test_work_has_a_row_on_each_machine():
+    _, rows_of = TABLES["speed_images.json"]
+    _, *rows = rows_of({"mnist_64": {"2 cores": row([2.0], [1.0]), "4 cores": row([9.0], [3.0])}})
+    assert [(shown[2].split(",")[0], shown[3]) for shown in rows] == [
+        ("2.00", "2 cores, 2026-11-24"), ("3.00", "4 cores, 2026-11-24")
+    ]  # fmt: skip
 
 
 def test_spread_is_over_seeds_and_one_seed_has_none():

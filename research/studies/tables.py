@@ -83,16 +83,17 @@ def rows(kept):
 
 
 def speed_beside(what):
-    """Makes the rows of a table of sides; `what` names the workloads and their units."""
+    """Makes the rows of a table of sides, one a machine; `what` names the workloads and their units."""
 
     def table(found):
-        peers = list(dict.fromkeys(side for row in found.values() for side in row["sides"] if side != "ours"))
+        rows = [(name, machine, row) for name, machines in found.items() for machine, row in machines.items()]
+        peers = list(dict.fromkeys(side for *_, row in rows for side in row["sides"] if side != "ours"))
         yield "work", "ours, at best", *(f"over {PEERS[side]}" for side in peers), "machine, date"
-        for name, row in found.items():
+        for name, machine, row in rows:
             words, unit = what[name]
             best = max(row["sides"]["ours"]["per_second"])
             beside = [_beside(row, side) if side in row["sides"] else "-" for side in peers]
-            yield words, f"{best:,.0f} {unit}", *beside, f"{row['machine']}, {row['date']}"
+            yield words, f"{best:,.0f} {unit}", *beside, f"{machine}, {row['date']}"
 
     return table
 
@@ -125,6 +126,7 @@ PEERS = {
     "torch_compiled": "torch.compile",
     "keras": "Keras on TensorFlow",
     "gensim": "gensim, 2 workers",
+    "transformers": "transformers",
 }
 TABLES = {  # the file in results/, and what its table is between in README
     "speed_images.json": (
@@ -168,6 +170,10 @@ TABLES = {  # the file in results/, and what its table is between in README
                 "gpt_6x384_bfloat16": ("GPT 6 x 384, bfloat16", "tokens/s"),
             }
         ),
+    ),
+    "speed_generation.json": (
+        "speed generation",
+        speed_beside({"text_1": ("one text", "tokens/s"), "text_8": ("eight texts at once", "tokens/s")}),
     ),
     "similarity.json": ("similarity", lambda found: similarity(found)),
 }
