@@ -88,9 +88,8 @@ def main(arguments, overrides):
             print(prompts[prompt], end="")
         texts[prompt, sample] = texts.get((prompt, sample), "") + text
         print(text, end="\n" if ended else "", flush=True)
-    print(
-        f"{len(texts)} texts in {time.perf_counter() - began:.1f} s, the first words after {first:.1f}", file=sys.stderr
-    )
+    seconds, plural = time.perf_counter() - began, "s" * (len(texts) > 1)
+    print(f"{len(texts)} text{plural} in {seconds:.1f} s, the first words after {first:.1f}", file=sys.stderr)
     if arguments.output:
         line = lambda prompt, sample: {"prompt": prompts[prompt], "sample": sample, "text": texts[prompt, sample]}
         command.write_lines(arguments.output, (json.dumps(line(*key)) for key in texts))
