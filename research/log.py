@@ -11,15 +11,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-def counted(items, total, what, stream=None):
-    """The items, and on stderr how many there were and the time left: at most a line in two seconds, none for few."""
-    stream, began, shown = stream or sys.stderr, time.monotonic(), time.monotonic()
-    for i, item in enumerate(items):
+def counted(items, total, what, size=lambda item: 1, stream=None):
+    """The items, and on stderr how many there were and the time left: at most a line in two seconds, none for few.
+
+    Args:
+        size: item -> how many it counts for.
+    """
+    stream, began, shown, done = stream or sys.stderr, time.monotonic(), time.monotonic(), 0
+    for item in items:
         yield item
-        now = time.monotonic()
-        if now - shown > 2:
-            shown, left = now, int((now - began) / (i + 1) * (total - i - 1))
-            print(f"{i + 1}/{total} {what}  {left // 60}:{left % 60:02d} left", file=stream, flush=True)
+        done, now = done + size(item), time.monotonic()
+        if done and now - shown > 2:
+            shown, left = now, int((now - began) / done * (total - done))
+            print(f"{done}/{total} {what}  {left // 60}:{left % 60:02d} left", file=stream, flush=True)
 
 
 class Log:

@@ -44,8 +44,8 @@ def train(config, workdir, *, file="", size="", devices=None):
         runs.check_tokenizer(config.init_from, dataset.tokenizer)
         variables = {"params": setup.abstract.params, **setup.abstract.model_state}
         warm_start(variables, config.init_from)  # raises where nothing matches, before anything is written
-    in_memory = {base for split in setup.splits.values() if split.arrays is not None for base in split.arrays}
-    data = runs.describe_data(setup.dataset, sorted(in_memory))
+    at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
+    data = runs.describe_data(setup.dataset, sorted(at_hand))
     with runs.lock(workdir) as folder, signals.caught() as stop:
         # Looked at again under the lock: another process may have been here since.
         finished = runs.check(workdir, config)
@@ -117,8 +117,8 @@ def _train(setup, folder, checkpoints, stop, began):
 
 
 def _notes(setup, streamed):
-    """What befell examples in reading: known at once of splits in memory, at the end of those that stream."""
-    return [note for split in setup.splits.values() if (split.arrays is None) == streamed for note in split.notes()]
+    """What befell examples in reading: known at once of splits at hand, at the end of those that stream."""
+    return [note for split in setup.splits.values() if split.at_hand != streamed for note in split.notes()]
 
 
 def _begin(setup, log):

@@ -290,12 +290,8 @@ NO_CONFIG_SETS = {
     # Sizes of the first comparison.
     "mlp.widths",
 }  # fmt: skip
-WITHOUT_CONFIG = {
-    "parallel",
-    "stdlib",
-    "tiny_shakespeare",
-    "cbow",
-}  # a user's own files; both read as wikitext2 is; --config.task.name=cbow
+# A user's own files; read as wikitext2 is; --config.task.name=cbow.
+WITHOUT_CONFIG = {"parallel", "text", "stdlib", "tiny_shakespeare", "cbow"}
 OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
 
 

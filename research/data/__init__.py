@@ -6,7 +6,7 @@ from functools import partial
 from research.data.cooccurrences import cooccurring
 from research.data.dataset import from_tfds, with_shuffled_train
 from research.data.prepare import digits, stdlib
-from research.data.text import addition, labelled, pairs, parallel, running
+from research.data.text import addition, labelled, own_text, pairs, parallel, running
 from research.errors import UserError, users_code
 
 DATASETS = {
@@ -19,6 +19,7 @@ DATASETS = {
     "multi30k": partial(pairs, "multi30k", "de", "en"),
     "glue/sst2": partial(labelled, "glue/sst2", "sentence"),
     "stdlib": partial(running, stdlib, "text"),
+    "text": own_text,
     "tiny_shakespeare": partial(running, "tiny_shakespeare", "text"),
     "wikitext2": partial(running, "wikitext2", "text"),
     "wikitext2_cooccurrences": partial(cooccurring, "wikitext2", "text"),

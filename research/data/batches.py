@@ -19,14 +19,19 @@ class Split(NamedTuple):
     dataset: Any  # Dataset
     text: str
     pieces: list  # [(base split, start, stop)]
-    arrays: Any  # {base split: {field: array[n, ...]}}; None where the split streams
-    sources: Any  # {base split: source} of a split that streams
+    arrays: Any  # {base split: {field: array[n, ...]}}; None where the split streams or is mapped
+    sources: Any  # {base split: source} of such a one
     workers: int
     lengths: Lengths | None = None  # of token sequences that are cut to buckets
-    kept: Any = None  # {base split: {what befell its examples as they were decoded: how many}}; None where it streams
+    kept: Any = None  # {base split: {what befell its examples as they were decoded: how many}}; else the sources know
 
     def __len__(self):
         return sum(stop - start for _, start, stop in self.pieces)
+
+    @property
+    def at_hand(self):
+        """Whether its examples are read at once, from memory or memory maps; else they stream."""
+        return self.arrays is not None or self.dataset.mapped
 
     def notes(self):
         """Lines on what befell the examples that were read so far, beside workers: cut, not UTF-8."""
@@ -36,13 +41,15 @@ class Split(NamedTuple):
 
 
 def open_split(dataset, text, role, memory_limit, workers):
-    """A split of an opened data set; one that fits the limit is decoded now, and its labels checked.
+    """A split of an opened data set; one that fits the limit, and is not mapped, is decoded now, its labels checked.
 
     Raises:
         UserError: 2 for a split that is none, 3 for damaged or wrong examples.
     """
     pieces = dataset.pieces(text, role)
     bases = dict.fromkeys(base for base, _, _ in pieces)
+    if dataset.mapped:
+        return _streamed(dataset, text, pieces, 0)
     if sum(dataset.examples[base] * example_bytes(dataset) for base in bases) > memory_limit:
         if dataset.buckets:
             raise UserError(
@@ -132,7 +139,7 @@ def stack(batches, k):
 def train_batches(split, seed, batch_size, first, last, process=0, processes=1):
     """The batches of steps first ... last - 1: this process's rows of each, with a mask of ones."""
     steps = _Steps(split, seed, batch_size, last, process, processes)
-    if split.arrays is not None:
+    if split.at_hand:
         return (steps[step] for step in range(first, last))
     import grain
 

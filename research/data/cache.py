@@ -1,10 +1,13 @@
 """What was made once from data and need not be made again: arrays on disk under $XDG_CACHE_HOME/research."""
 
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 import numpy as np
 
@@ -29,6 +32,31 @@ def cached(name, make):
     arrays, notes = make()
     _store(folder, arrays, notes)
     return arrays, notes
+
+
+def file_sum(path):
+    """SHA-256 of a file, bytes; one that is as it was, by place, size and time of change, is not read again.
+
+    Raises:
+        OSError.
+    """
+    path = pathlib.Path(path).resolve()
+    now = path.stat()
+    known = repr((str(path), now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino))
+    kept = cache_home() / "sums" / hashlib.sha256(known.encode()).hexdigest()
+    try:
+        found = bytes.fromhex(kept.read_text())
+        if len(found) == 32:
+            return found
+    except (OSError, ValueError):  # not there yet, or damaged
+        pass
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").digest()
+    if time.time_ns() - now.st_mtime_ns > 2e9:  # one that may yet change within the clock's grain is summed again
+        with contextlib.suppress(OSError):  # a cache that cannot be written is none
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(found.hex())
+    return found
 
 
 def _store(folder, arrays, notes):

@@ -30,7 +30,7 @@ def cooccurring(
     """
     # min_count decides how many words there are.
     own = {"vocabulary_size": 1_000_000, "min_count": min_count, "normalize": normalize, "newline": " "}
-    text = running(name, field, tokenizer=tokenizer, max_len=PART, **own)
+    text = running(name, field, tokenizer=tokenizer, **own)
     fingerprint = f"{text.fingerprint('train')}-{window}"
 
     def cells():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from research.data.cache import file_sum
 from research.errors import UserError, nearest
 from research.randomness import generator
 
@@ -26,6 +27,7 @@ class Dataset:
     tokenizer: Any = None  # research.data.tokenize.Tokenizer, where there is text
     shuffled: bool = False  # whether the order of train says nothing, so that its tail is a fair sample of it
     sequences: tuple[str, ...] = ()  # the fields that hold token ids, int32[T], padded at the right
+    mapped: bool = False  # whether examples come from memory maps: nothing to decode beforehand, or by other processes
     buckets: tuple[int, ...] = ()  # lengths that batches of tokens are cut to, rising; (): all to their full length
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
@@ -51,6 +53,7 @@ class Dataset:
             parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(tfds.core.SplitDict(infos))
         except (ValueError, AssertionError) as error:
             near = nearest(split.partition("[")[0], self.examples) if "Unknown split" in str(error) else ""
+            near += "; none: no test" if role == "test" else ""
             raise UserError(2, f"{where}: {split!r} is no split: {str(error).splitlines()[0]} {known}{near}") from None
         pieces = []
         for part in parts:
@@ -196,8 +199,7 @@ def from_tfds(name):
         digest = hashlib.sha256((folder / "features.json").read_bytes())
         for path in sorted(folder.glob(f"*-{split}.array_record-*")):
             try:
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(file_sum(path))
             except OSError as error:
                 raise UserError(3, f"data set {name}, split {split}: {path}: {error.strerror}") from error
         return digest.hexdigest()

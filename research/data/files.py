@@ -1,14 +1,17 @@
-"""A user's own parallel text: plain files in a folder, a text a line, train.de beside train.en."""
+"""A user's own text: pairs, a text a line, train.de beside train.en; and corpora, a document a file."""
 
 import hashlib
 import pathlib
 
 import numpy as np
 
+from research.data.cache import file_sum
 from research.data.dataset import Dataset
+from research.data.tokens import NOT_UTF8, count
 from research.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+BLOCK = 1 << 23  # characters of a document that are read at a time
 
 
 class Lines:
@@ -61,5 +64,86 @@ def from_files(folder, suffixes):
 def _lines(path):
     try:
         return [line.strip() for line in path.read_bytes().splitlines()]
+    except OSError as error:
+        raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
+
+
+class Documents:
+    """Files of text, however long; their bytes that are no UTF-8 become U+FFFD."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def documents(self, notes):
+        """Each document, as an iterator of its blocks."""
+        return (self._blocks(path, notes) for path in self.paths)
+
+    def _blocks(self, path, notes):
+        damaged = False
+        try:
+            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                while block := file.read(BLOCK):
+                    if "\0" in block:
+                        raise UserError(3, f"{path}: is no text: there is a byte of 0 in it")
+                    try:
+                        block.encode()
+                    except UnicodeEncodeError:
+                        damaged = True
+                        block = block.encode(errors="surrogateescape").decode(errors="replace")
+                    yield block
+        except OSError as error:
+            raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
+        count(notes, NOT_UTF8, damaged)
+
+
+def corpus(folder):
+    """The documents of a file or a folder: each file below it but hidden ones, in the order of their paths.
+
+    A folder with folders or files named train (train, train.txt), and validation and test where it has them, is cut
+    into splits so; of another all is train.
+
+    Raises:
+        UserError: 2 where it is not named, 3 where it is not there or holds no text.
+    """
+    if folder is None:
+        raise UserError(2, "config.data.folder: needed: a text file, or a folder of them")
+    root = pathlib.Path(folder)
+    if not root.exists():
+        raise UserError(3, f"config.data.folder: {root} is not there")
+    parts = {path.stem: path for path in sorted(root.iterdir())} if root.is_dir() else {}
+    splits = {split: parts[split] for split in SPLITS if split in parts} if "train" in parts else {"train": root}
+    paths = {split: _files(path) for split, path in splits.items()}
+    for split, files in paths.items():
+        if not any(path.stat().st_size for path in files):
+            raise UserError(3, f"config.data.folder: {splits[split]} holds no text")
+
+    def fingerprint(split):
+        names = [str(path.relative_to(root)) for path in paths[split]]
+        return hashlib.sha256(
+            repr([(name, _sum(path)) for name, path in zip(names, paths[split])]).encode()
+        ).hexdigest()
+
+    return Dataset(
+        f"text/{root.resolve().name}",
+        {"text": ((), np.dtype(object))},
+        {split: len(files) for split, files in paths.items()},
+        lambda split: Documents(paths[split]),
+        fingerprint=fingerprint,
+    )
+
+
+def _files(path):
+    if path.is_file():
+        return [path]
+    hidden = lambda found: any(part.startswith(".") for part in found.relative_to(path).parts)
+    return [found for found in sorted(path.rglob("*")) if found.is_file() and not hidden(found)]
+
+
+def _sum(path):
+    try:
+        return file_sum(path).hex()
     except OSError as error:
         raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error

@@ -5,19 +5,21 @@ argument `tokenizer` is a kind of research.data.tokenize, the path of a tokenize
 run folder has kept. Bytes that are no UTF-8 become U+FFFD; these and the texts cut at max_len are counted.
 """
 
+import functools
 import hashlib
+import itertools
+from functools import partial
 
 import numpy as np
 
 from research.data import tokenize
 from research.data.cache import cached
 from research.data.dataset import Dataset, from_tfds
-from research.data.files import from_files
+from research.data.files import corpus, from_files
 from research.data.prepare import ensure
 from research.data.tokenize import BEGIN, END, PAD, Tokenizer
+from research.data.tokens import count, pieces, texts, token_file
 from research.errors import UserError
-
-CHUNK = 2048  # records read at a time
 
 
 def pairs(
@@ -47,7 +49,7 @@ def pairs(
     tokenizer = _tokenizer(tokenizer, raw, fields, vocabulary_size, min_count, normalize)
 
     def convert(examples, notes):
-        source, target = (_texts(examples, field, notes) for field in fields)
+        source, target = (texts(examples, field, notes) for field in fields)
         converted = {
             "source": _closed(tokenizer.encode(source), max_len, notes),
             "target": _closed(tokenizer.encode(target), target_len, notes),
@@ -63,7 +65,7 @@ def pairs(
 def _references(texts, tokenizer, size, notes):
     """uint8[n, size]: texts as normalized, in UTF-8, padded with zeros; longer ones are cut, and counted."""
     references = [list(tokenizer.normalize(text).encode()) for text in texts]
-    _count(notes, f"references cut to {size} bytes", sum(len(reference) > size for reference in references))
+    count(notes, f"references cut to {size} bytes", sum(len(reference) > size for reference in references))
     return _padded([reference[:size] for reference in references], size).astype(np.uint8)
 
 
@@ -100,7 +102,7 @@ def labelled(
     tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize)
 
     def convert(examples, notes):
-        tokens = _closed(tokenizer.encode(_texts(examples, field, notes)), max_len, notes)
+        tokens = _closed(tokenizer.encode(texts(examples, field, notes)), max_len, notes)
         return {"tokens": tokens, "label": np.array([example["label"] for example in examples], np.int32)}
 
     features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
@@ -119,7 +121,8 @@ def running(
     max_len: int = 64,
     context: int = 0,
 ):
-    """Windows of running text, the documents of a split laid end to end, an end token between them.
+    """Windows of running text, the documents of a split laid end to end, an end token between them; read from a file of
+    ids that is made once, see research.data.tokens.
 
     Examples: targets int32[max_len], a stretch of the text, and tokens int32[max_len], the token before each. Each
     token of a split is scored once. Beyond train a window reaches back by `context` tokens that were scored in the
@@ -135,47 +138,64 @@ def running(
     lines = lambda texts: [text.replace("\n", newline) for text in texts]
     tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, lines)
 
-    def stream(base):
-        def make():
-            source, notes = raw.open(base), {}
-            documents = [text for chunk in _chunks(source) for text in lines(_texts(chunk, field, notes))]
-            closed = [np.array([*ids, END], np.int32) for ids in tokenizer.encode(documents)]
-            return {"tokens": np.concatenate(closed)[:-1]}, notes  # between them: there is none at the end
+    @functools.cache
+    def tokens(base):
+        name = f"{raw.name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline)}"
+        return token_file(name, tokenizer, lambda: raw.open(base), field, newline)
 
-        return cached(f"{raw.name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline, 'ends')}", make)
+    @functools.cache
+    def windows(base):
+        return _windows(tokens(base), max_len, 0 if base == "train" else context)
 
-    def starts(base, length):
-        return np.concatenate([[0], np.arange(max_len, length, max_len - (0 if base == "train" else context))])
-
-    def open(base):
-        arrays, notes = stream(base)
-        text = arrays["tokens"]
-        scored_from = starts(base, len(text))
-        behind = np.where(scored_from > 0, 0 if base == "train" else context, 0)
-
-        def stacked(records):
-            first = scored_from[records][:, None]
-            places = first - behind[records][:, None] + np.arange(max_len)
-            inside, at = places < len(text), np.minimum(places, len(text) - 1)
-            before = np.where(places > 0, text[np.maximum(at - 1, 0)], BEGIN)
-            return {
-                "tokens": np.where(inside, before, PAD).astype(np.int32),
-                "targets": np.where(inside & (places >= first), text[at], PAD).astype(np.int32),
-            }
-
-        return Rows(len(scored_from), stacked, notes)
-
+    n = len(tokens("train")) - 1
+    if n < max_len:
+        raise UserError(2, f"config.data.max_len: {max_len}; {raw.name} has but {n} tokens in train")
     return Dataset(
         raw.name,
         {"tokens": ((max_len,), np.dtype("int32")), "targets": ((max_len,), np.dtype("int32"))},
-        {base: len(starts(base, len(stream(base)[0]["tokens"]))) for base in raw.examples},
-        open,
+        {base: len(windows(base)) for base in raw.examples},
+        windows,
         shuffled=True,  # the end of a text is a text; windows out of its middle would have their neighbours in train
+        mapped=True,
         tokenizer=tokenizer,
         sequences=("tokens", "targets"),
-        token_counts=lambda: np.bincount(stream("train")[0]["tokens"], minlength=tokenizer.size),
+        token_counts=lambda: tokens("train").counts(n, tokenizer.size),
         fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context),
     )
+
+
+def _windows(text, max_len, context):
+    """The windows of a TokenFile as Rows; each reaches back by `context` tokens that are not scored."""
+    n = len(text) - 1  # an end stands between documents: that of the last is left out
+    scored_from = np.concatenate([[0], np.arange(max_len, n, max_len - context)])
+
+    def stacked(records):
+        first = scored_from[records][:, None]
+        places = first - np.where(first > 0, context, 0) + np.arange(max_len)
+        inside, at = places < n, np.minimum(places, n - 1)
+        before = np.where(places > 0, text.at(np.maximum(at - 1, 0)), BEGIN)
+        return {
+            "tokens": np.where(inside, before, PAD).astype(np.int32),
+            "targets": np.where(inside & (places >= first), text.at(at), PAD).astype(np.int32),
+        }
+
+    return Rows(len(scored_from), stacked, text.notes)
+
+
+def own_text(
+    *,
+    folder: str | None = None,
+    tokenizer: str = "bpe",
+    vocabulary_size: int = 8000,
+    min_count: int = 1,
+    normalize: tuple[str, ...] = (),
+    newline: str = "\n",
+    max_len: int = 64,
+    context: int = 0,
+):
+    """A user's own running text: a file, or a folder of files, a document each; see research.data.files.corpus."""
+    own = {"tokenizer": tokenizer, "vocabulary_size": vocabulary_size, "min_count": min_count, "normalize": normalize}
+    return running(partial(corpus, folder), "text", **own, newline=newline, max_len=max_len, context=context)
 
 
 def addition(*, digits: int = 3, tokenizer: str = "characters"):
@@ -238,13 +258,14 @@ def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, lines=
     if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given):
         return _of_this_text(tokenize.read(given), given, raw, [lines(_first(raw, field)) for field in fields])
 
-    def texts():
-        for chunk in _chunks(raw.open("train")):
+    class Texts:  # gone through anew each time, so that no one need hold them
+        def __iter__(self):
             for field in fields:
-                yield from lines(_texts(chunk, field, {}))
+                for text, _ in pieces(raw.open("train"), field, {}):
+                    yield from lines([text])
 
     def make():
-        trained = tokenize.train(texts(), given, vocabulary_size, min_count, normalize)
+        trained = tokenize.train(Texts(), given, vocabulary_size, min_count, normalize)
         return {"json": np.frombuffer(trained.json.encode(), np.uint8)}, {}
 
     parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, lines(["\n"]))
@@ -266,35 +287,13 @@ def _of_this_text(tokenizer, path, raw, texts):
 
 
 def _first(raw, field):
-    return _texts(next(_chunks(raw.open("train"))), field, {})
-
-
-def _chunks(source):
-    for start in range(0, len(source), CHUNK):
-        yield source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
-
-
-def _texts(examples, field, notes):
-    """The texts of a field; bytes that are no UTF-8 are replaced, and such texts counted."""
-    found = []
-    for example in examples:
-        try:
-            found.append(example[field].decode())
-        except UnicodeDecodeError:
-            found.append(example[field].decode(errors="replace"))
-            _count(notes, "texts that were not UTF-8", 1)
-    return found
+    return [text for text, _ in itertools.islice(pieces(raw.open("train"), field, {}), 256)]
 
 
 def _closed(encoded, max_len, notes):
     """int32[n, max_len]: ids and an end, padded; longer ones are cut, without an end, and counted."""
-    _count(notes, f"texts cut to {max_len} tokens", sum(len(ids) >= max_len for ids in encoded))
+    count(notes, f"texts cut to {max_len} tokens", sum(len(ids) >= max_len for ids in encoded))
     return _padded([[*ids, END][:max_len] for ids in encoded], max_len)
-
-
-def _count(notes, what, n):
-    if n:
-        notes[what] = notes.get(what, 0) + n
 
 
 def _padded(rows, length):

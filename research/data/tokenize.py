@@ -65,6 +65,27 @@ class Tokenizer:
         sizes[: len(SPECIAL)] = [0, 1, 0, 0]
         return np.array(sizes, np.int32)
 
+    def by_lines(self, newline="\n"):
+        """Whether ids of a text are those of its parts end to end, if it is cut behind the end of a line that stands
+        between two characters that are no blanks.
+
+        Args:
+            newline: what is read for the end of a line.
+        """
+        parts = json.loads(self.json)
+        flat = lambda step: (
+            [one for part in step["normalizers"] for one in flat(part)] if "normalizers" in step else [step]
+        )
+        steps = flat(parts["normalizer"] or {"normalizers": []})
+        if not {step["type"] for step in steps} <= {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}:
+            return False
+        cutter = parts["pre_tokenizer"]
+        if cutter is None:
+            return not parts["model"].get("merges", True)  # characters
+        if cutter["type"] == "ByteLevel":
+            return newline == "\n" and not cutter["add_prefix_space"]
+        return cutter["type"] in ("WhitespaceSplit", "Whitespace", "BertPreTokenizer") and newline[-1:].isspace()
+
     def normalize(self, text):
         """The text as it is before it is cut."""
         return text if self._library.normalizer is None else self._library.normalizer.normalize_str(text)
@@ -143,9 +164,10 @@ def normalizers():
 
 
 def train(texts, kind, vocabulary_size, min_count=1, normalize=()):
-    """A Tokenizer of one of KINDS, trained on an iterable of texts.
+    """A Tokenizer of one of KINDS, trained on texts.
 
     Args:
+        texts: an iterable, gone through twice for wordpiece.
         vocabulary_size: at most so many tokens, the four special ones among them.
         min_count: a token (a pair, for bpe) that is rarer is left out.
         normalize: names among `normalizers()`, applied in this order.
@@ -182,14 +204,13 @@ def train(texts, kind, vocabulary_size, min_count=1, normalize=()):
         "unigram": (models.Unigram(), pre_tokenizers.Metaspace(), decoders.Metaspace(),
                     trainers.UnigramTrainer(**common, unk_token=SPECIAL[UNKNOWN])),
     }[kind]  # fmt: skip
-    if kind in ("characters", "wordpiece"):
-        texts = [library.Sequence(steps).normalize_str(text) for text in texts]
+    normalised = (library.Sequence(steps).normalize_str(text) for text in texts)
     if kind == "characters":
-        alphabet = _alphabet(texts, vocabulary_size, min_count)
+        alphabet = _alphabet(normalised, vocabulary_size, min_count)
     if kind == "wordpiece":  # named beforehand, since the library numbers them in the order of a hash
         trainer.special_tokens = [
             *SPECIAL,
-            *(f"##{c}" for c in _alphabet(texts, vocabulary_size, 1) if not c.isspace()),
+            *(f"##{c}" for c in _alphabet(normalised, vocabulary_size, 1) if not c.isspace()),
         ]
     if trainer is None:
         tokens = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}

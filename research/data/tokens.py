@@ -1,0 +1,191 @@
+"""Running text as files of ids: encoded once, in pieces, and read through memory maps, whatever its size.
+
+A folder a split, under $XDG_CACHE_HOME/research/tokens, by the hash of all that its content follows from:
+
+    tokens.bin    the documents' ids end to end: little-endian uint16, or uint32 where the vocabulary needs it
+    ends.bin      int64, the place behind each document
+    index.json    how many of both, the check sums of stretches of tokens.bin, and what befell the texts
+
+It is written beside its place and renamed: half of one is never seen.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import zlib
+
+import numpy as np
+
+from research.data.cache import cache_home
+from research.errors import UserError
+from research.log import counted
+
+PIECE = 1 << 16  # characters encoded as one text, where a tokenizer allows it
+BATCH = 1 << 21  # characters encoded at a time, by all cores; a token in the making takes some 175 bytes
+STRETCH = 1 << 20  # ids under one check sum
+CHUNK = 256  # records read at a time
+NOT_UTF8 = "texts that were not UTF-8"
+LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
+
+
+class TokenFile:
+    """The ids of a split, in a folder that `written` made; a stretch of them is checked when it is first read.
+
+    Raises:
+        UserError: 3, here or on reading, for a damaged file.
+    """
+
+    def __init__(self, folder):
+        self.path = folder / "tokens.bin"
+        try:
+            index = json.loads((folder / "index.json").read_text())
+            self.size, self.sums, self.notes = index["tokens"], index["sums"], index["notes"]
+            self.tokens = np.memmap(self.path, index["dtype"], "r", shape=(self.size,))
+            self.ends = np.memmap(folder / "ends.bin", "<i8", "r", shape=(index["documents"],))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # one that is too short among them
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
+        if self.path.stat().st_size != self.tokens.nbytes:
+            raise self._damaged(f"{self.path.stat().st_size} bytes in place of {self.tokens.nbytes}")
+        self.seen = np.zeros(len(self.sums), bool)
+
+    def __len__(self):
+        return self.size
+
+    def at(self, places):
+        """int32[...], the ids at places int64[...]."""
+        stretch = places // STRETCH
+        if not self.seen[stretch].all():
+            for i in np.unique(stretch[~self.seen[stretch]]):
+                if zlib.crc32(self.tokens[i * STRETCH : (i + 1) * STRETCH]) != self.sums[i]:
+                    raise self._damaged(
+                        f"ids {i * STRETCH} to {min((i + 1) * STRETCH, self.size) - 1} are not as written"
+                    )
+                self.seen[i] = True
+        return self.tokens[places].astype(np.int32)
+
+    def counts(self, n, vocabulary):
+        """int64[vocabulary], how often each id stands among the first n."""
+        found = np.zeros(vocabulary, np.int64)
+        for start in range(0, n, STRETCH):
+            found += np.bincount(self.at(np.arange(start, min(start + STRETCH, n))), minlength=vocabulary)
+        return found
+
+    def _damaged(self, how):
+        return UserError(3, f"{self.path}: damaged: {how}; delete its folder, and the text is encoded again")
+
+
+def token_file(name, tokenizer, open_source, field, newline="\n"):
+    """The TokenFile of this name, which is made unless it is there: every document's ids, and an end behind each.
+
+    Args:
+        name: holds the hash of all that the content follows from.
+        open_source: () -> a source, see `pieces`.
+        newline: what the tokenizer reads for the end of a line.
+
+    Raises:
+        UserError: 3 for a damaged one, 5 where it cannot be written.
+    """
+    folder = cache_home() / "tokens" / name.replace("/", "_")
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(folder.with_name(f"{folder.name}.lock")):
+                if not folder.is_dir():  # else another process was first
+                    scratch = folder.with_name(f"{folder.name}.incomplete")  # of a process that was killed, perhaps
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    scratch.mkdir()
+                    _write(scratch, tokenizer, open_source(), field, newline)
+                    os.rename(scratch, folder)
+        except OSError as error:
+            raise UserError(
+                5, f"{folder}: cannot be written: {error.strerror}; XDG_CACHE_HOME names another place"
+            ) from error
+    return TokenFile(folder)
+
+
+@contextlib.contextmanager
+def _alone(path):
+    """Waits until no other process is here. What is locked is left there: another may be waiting for it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(folder, tokenizer, source, field, newline):
+    dtype, notes, size, n = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0, 0
+    with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.bin").open("wb") as ends:
+        read = _batches(pieces(source, field, notes, tokenizer.by_lines(newline)))
+        for batch in counted(read, len(source), "documents encoded", lambda batch: sum(last for _, last in batch)):
+            encoded = tokenizer.encode([text.replace("\n", newline) for text, _ in batch])
+            for ids, (_, last) in zip(encoded, batch):
+                ids = np.array([*ids, tokenizer.end] if last else ids, dtype)
+                tokens.write(ids.tobytes())
+                size, n = size + len(ids), n + last
+                if last:
+                    ends.write(np.array(size, "<i8").tobytes())
+    written = np.memmap(folder / "tokens.bin", dtype, "r", shape=(size,))
+    sums = [zlib.crc32(written[start : start + STRETCH]) for start in range(0, size, STRETCH)]
+    index = {"tokens": size, "documents": n, "dtype": dtype, "sums": sums, "notes": notes}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _batches(pieces):
+    """Lists of pieces of BATCH characters and a piece."""
+    batch, size = [], 0
+    for text, last in pieces:
+        batch.append((text, last))
+        size += len(text)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def pieces(source, field, notes, by_lines=True):
+    """Each document of a source in texts that laid end to end are it: (text, whether it is the document's last).
+
+    Args:
+        source: of records {field: bytes}, or one that has documents(notes), an iterator of iterators of str.
+        by_lines: whether they are short, cut behind the end of a line; else each document is one.
+    """
+    for blocks in source.documents(notes) if hasattr(source, "documents") else _records(source, field, notes):
+        held = ""
+        for block in blocks:
+            held, start = held + block, 0
+            while by_lines and (end := LINE_END.search(held, start + PIECE)):
+                yield held[start : end.end()], False
+                start = end.end()
+            held = held[start:]
+        yield held, True
+
+
+def _records(source, field, notes):
+    for chunk in chunks(source):
+        yield from ([text] for text in texts(chunk, field, notes))
+
+
+def chunks(source):
+    """All records of a source, in lists."""
+    for start in range(0, len(source), CHUNK):
+        yield source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
+
+
+def texts(examples, field, notes):
+    """The texts of a field; bytes that are no UTF-8 are replaced, and such texts counted."""
+    found = []
+    for example in examples:
+        try:
+            found.append(example[field].decode())
+        except UnicodeDecodeError:
+            found.append(example[field].decode(errors="replace"))
+            count(notes, NOT_UTF8, 1)
+    return found
+
+
+def count(notes, what, n):
+    if n:
+        notes[what] = notes.get(what, 0) + n
