@@ -7,11 +7,15 @@ import pytest
 from conftest import assert_same_bits, assert_same_numbers, make_setup
 from flax import linen as nn
 
-from research.data.batches import train_batches
+from research.data import open_dataset
+from research.data.batches import open_split, read, train_batches
+from research.data.tokenize import BEGIN, PAD
 from research.errors import UserError
+from research.models.decoder import Decoder
 from research.randomness import run_key
 from research.tasks import losses
 from research.tasks.losses import token_sums
+from research.tasks.next_token import next_token
 
 RNG = np.random.default_rng(0)
 B, T, D, V = 3, 12, 5, 17
@@ -118,3 +122,60 @@ def test_a_model_that_gives_logits_alone_is_scored_by_them():
     assert_same_numbers(sums["accuracy"], (right, np.float32(ones.sum())))
     with pytest.raises(UserError, match=r"gives outputs of shape .* next_token wants"):
         setup.task.evaluate(Plain(3), Plain(3).init(run_key(0), batch["tokens"], batch["mask"]), batch, {})
+
+
+DOCUMENTS = ["one two three\n", "four\n", "", "five six seven eight nine ten\n" * 3, "eleven\n"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Windows of 24 tokens of a few documents, packed, and each document's ids with its end."""
+    folder = tmp_path_factory.mktemp("documents")
+    for i, text in enumerate(DOCUMENTS):
+        (folder / f"{i}.txt").write_text(text)
+    own = {"folder": str(folder), "tokenizer": "characters", "max_len": 24, "packed": True}
+    dataset = open_dataset("text", own)
+    split = open_split(dataset, "train", "train", 10**9, 0)
+    ids = [[*row, dataset.tokenizer.end] for row in dataset.tokenizer.encode(DOCUMENTS)]
+    ids[-1].pop()  # of the last one none is scored
+    return dataset, read(split, np.arange(len(split))), ids
+
+
+def test_packed_documents_begin_anew_and_each_token_is_scored_once(packed):
+    _, rows, documents = packed
+    number, place = 0, 0
+    for tokens, targets, segments, positions in zip(*(rows[f] for f in ("tokens", "targets", "segments", "positions"))):
+        began = number
+        for i in range(24):
+            if number == len(documents):  # behind the last of them
+                assert (tokens[i], targets[i], segments[i], positions[i]) == (PAD, PAD, -1, 0)
+                continue
+            assert targets[i] == documents[number][place] and segments[i] == number - began
+            assert tokens[i] == (documents[number][place - 1] if place else BEGIN)
+            assert positions[i] == min(place, i)
+            number, place = (number + 1, 0) if place + 1 == len(documents[number]) else (number, place + 1)
+    assert number == len(documents)
+
+
+@pytest.mark.parametrize("kind", ["learned", "rotary"])
+def test_packed_documents_are_scored_as_each_is_alone(packed, kind):
+    dataset, rows, _ = packed
+    model = Decoder(layers=2, heads=2, width=8, context=24, positions=kind, vocabulary=dataset.tokenizer.size)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
+    variables = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), variables)
+    task = next_token(dataset)
+    found = task.predict(model, variables, rows)["log_probabilities"]
+    for row, tokens in enumerate(rows["tokens"]):
+        for segment in range(rows["segments"][row].max() + 1):
+            inside = rows["segments"][row] == segment
+            logits = model.apply(variables, jnp.asarray(tokens[inside])[None])
+            alone = jax.nn.log_softmax(logits)[0, np.arange(inside.sum()), rows["targets"][row][inside]]
+            assert_same_numbers(found[row][inside], alone, 1e-5)
+
+
+def test_a_model_that_takes_no_segments_reads_no_packed_documents():
+    with pytest.raises(
+        UserError, match="recurrent_lm takes tokens, mask, but .* gives tokens, mask, positions"
+    ) as error:
+        make_setup(model__name="recurrent_lm", data__packed=True)
+    assert error.value.code == 2

@@ -120,6 +120,7 @@ def running(
     newline: str = "\n",
     max_len: int = 64,
     context: int = 0,
+    packed: bool = False,
 ):
     """Windows of running text, the documents of a split laid end to end, an end token between them; read from a file of
     ids that is made once, see research.data.tokens.
@@ -127,6 +128,10 @@ def running(
     Examples: targets int32[max_len], a stretch of the text, and tokens int32[max_len], the token before each. Each
     token of a split is scored once. Beyond train a window reaches back by `context` tokens that were scored in the
     window before: they are read and not scored (targets of padding), so that no window begins in ignorance.
+
+    Where they are `packed` the documents of a window know nothing of each other: each begins with a begin token, and
+    besides there are segments int32[max_len], another number for each document, and positions int32[max_len], which
+    begin anew with it. Of one that is cut its part in the window is the document.
 
     Args:
         raw: TFDS's name of a data set of texts, or a function that opens one.
@@ -145,14 +150,15 @@ def running(
 
     @functools.cache
     def windows(base):
-        return _windows(tokens(base), max_len, 0 if base == "train" else context)
+        return _windows(tokens(base), max_len, 0 if base == "train" else context, packed)
 
     n = len(tokens("train")) - 1
     if n < max_len:
         raise UserError(2, f"config.data.max_len: {max_len}; {raw.name} has but {n} tokens in train")
+    fields = ("tokens", "targets", *(("segments", "positions") if packed else ()))
     return Dataset(
         raw.name,
-        {"tokens": ((max_len,), np.dtype("int32")), "targets": ((max_len,), np.dtype("int32"))},
+        dict.fromkeys(fields, ((max_len,), np.dtype("int32"))),
         {base: len(windows(base)) for base in raw.examples},
         windows,
         shuffled=True,  # the end of a text is a text; windows out of its middle would have their neighbours in train
@@ -160,12 +166,14 @@ def running(
         tokenizer=tokenizer,
         sequences=("tokens", "targets"),
         token_counts=lambda: tokens("train").counts(n, tokenizer.size),
-        fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context),
+        fingerprint=lambda base: _digest(
+            raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context, packed
+        ),
     )
 
 
-def _windows(text, max_len, context):
-    """The windows of a TokenFile as Rows; each reaches back by `context` tokens that are not scored."""
+def _windows(text, max_len, context, packed):
+    """The windows of a TokenFile as Rows, see `running`."""
     n = len(text) - 1  # an end stands between documents: that of the last is left out
     scored_from = np.concatenate([[0], np.arange(max_len, n, max_len - context)])
 
@@ -173,11 +181,17 @@ def _windows(text, max_len, context):
         first = scored_from[records][:, None]
         places = first - np.where(first > 0, context, 0) + np.arange(max_len)
         inside, at = places < n, np.minimum(places, n - 1)
-        before = np.where(places > 0, text.at(np.maximum(at - 1, 0)), BEGIN)
-        return {
-            "tokens": np.where(inside, before, PAD).astype(np.int32),
-            "targets": np.where(inside & (places >= first), text.at(at), PAD).astype(np.int32),
+        document = np.searchsorted(text.ends, at, side="right") if packed else np.zeros_like(at)
+        begins = np.where(document > 0, text.ends[document - 1], 0)
+        before = np.where(at > begins, text.at(np.maximum(at - 1, 0)), BEGIN)
+        found = {
+            "tokens": np.where(inside, before, PAD),
+            "targets": np.where(inside & (places >= first), text.at(at), PAD),
         }
+        if packed:
+            found["segments"] = np.where(inside, document - document[:, :1], -1)
+            found["positions"] = np.where(inside, places - np.maximum(begins, places[:, :1]), 0)
+        return {field: x.astype(np.int32) for field, x in found.items()}
 
     return Rows(len(scored_from), stacked, text.notes)
 
@@ -192,10 +206,13 @@ def own_text(
     newline: str = "\n",
     max_len: int = 64,
     context: int = 0,
+    packed: bool = False,
 ):
     """A user's own running text: a file, or a folder of files, a document each; see research.data.files.corpus."""
     own = {"tokenizer": tokenizer, "vocabulary_size": vocabulary_size, "min_count": min_count, "normalize": normalize}
-    return running(partial(corpus, folder), "text", **own, newline=newline, max_len=max_len, context=context)
+    return running(
+        partial(corpus, folder), "text", **own, newline=newline, max_len=max_len, context=context, packed=packed
+    )
 
 
 def addition(*, digits: int = 3, tokenizer: str = "characters"):

@@ -13,7 +13,8 @@ def next_token(spec):
     the tokenizer keeps all of it (characters, bytes, bpe).
 
     Batches hold tokens int32[B, T], what is read, targets int32[B, T], what is to come, padding where nothing is
-    scored, and mask float32[B]. Each target counts once.
+    scored, and mask float32[B]. Each target counts once. Packed documents bring positions and segments, int32[B, T],
+    which go to the model as they are.
 
     A model that has a method `features`, which gives what its head reads and the head, is scored in pieces, so that the
     logits of all tokens are never there at once; of another its own logits are scored.
@@ -23,16 +24,18 @@ def next_token(spec):
             2, f"config.task.name: next_token wants running text; {spec.name} has {', '.join(spec.features)}"
         )
 
+    packing = [field for field in ("positions", "segments") if field in spec.features]
+
     def inputs(spec, config):
         tokens = jax.ShapeDtypeStruct((1, *spec.features["tokens"][0]), jnp.int32)
-        return {"tokens": tokens, "mask": tokens}
+        return dict.fromkeys(("tokens", "mask", *packing), tokens)
 
     dtype = lambda model: getattr(model, "dtype", "float32")  # of the head's products
     lossless = spec.tokenizer.token_bytes is not None
 
     def read(model, variables, batch, **training):
         """The head's inputs [B, T, D], kernel and bias, or logits and None twice; and the model's state."""
-        given = (batch["tokens"], batch["tokens"] != spec.tokenizer.pad)
+        given = (batch["tokens"], batch["tokens"] != spec.tokenizer.pad, *(batch[field] for field in packing))
         if not hasattr(model, "features"):
             logits, model_state = apply(model, variables, *given, **training)
             check_shape(logits, (*batch["targets"].shape, spec.vocabulary), "next_token")
