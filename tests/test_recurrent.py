@@ -9,6 +9,7 @@ import pytest
 from conftest import CASES, assert_same_bits, assert_same_numbers, make_config, make_setup, run_script
 
 from research import loop, runs
+from research.data.batches import read
 from research.models.recurrent import RecurrentClassifier, RecurrentLM
 from research.randomness import run_key
 
@@ -58,7 +59,7 @@ def test_perplexity_and_bits_a_byte_are_those_of_the_whole_text(tokenizer):
     variables = {"params": jax.jit(setup.init)(run_key(0)).params}
     found = loop.evaluate(setup, variables, "validation")
 
-    rows = setup.splits["validation"].arrays["validation"]
+    rows = read(setup.splits["validation"], np.arange(len(setup.splits["validation"])))
     nats = -np.asarray(setup.task.predict(setup.model, variables, rows)["log_probabilities"], np.float64)
     scored = rows["targets"] != 0
     text = setup.dataset.tokenizer.decode(rows["targets"][scored])

@@ -148,23 +148,20 @@ def spoil(path, how):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "file,how",
-    [(file, how) for file in ("tokens.bin", "index.json") for how in ("short", "long", "empty", "flipped", "gone")]
-    + [("ends.bin", how) for how in ("short", "empty", "gone")],
-)
+@pytest.mark.parametrize("how", ["short", "long", "empty", "flipped", "gone"])
+@pytest.mark.parametrize("file", ["tokens.bin", "ends.bin", "index.json"])
 def test_a_damaged_file_is_named(home, characters, file, how):
     written(home, ["ab.\n" * 50] * 3, characters)
     path = home / "cache/research/tokens/some-name" / file
     if how == "gone":
         path.unlink()
     elif (file, how) == ("index.json", "flipped"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": "many"}))
+        path.write_text("[]")
     elif (file, how) == ("index.json", "long"):
         path.write_text(path.read_text() + "}")
     else:
         spoil(path, how)
-    with pytest.raises(UserError, match="some-name/tokens.bin: damaged: .*; delete its folder") as error:
+    with pytest.raises(UserError, match=f"some-name/{file}: damaged: .*; delete its folder") as error:
         found = written(home, ["ab.\n" * 50] * 3, characters)
         found.at(np.arange(len(found)))
     assert error.value.code == 3

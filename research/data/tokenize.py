@@ -24,6 +24,7 @@ from research.errors import UserError, pick
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL = ("< pad >", "< unknown >", "< begin >", "< end >")  # each with a blank: no cutter gives such a token
+NEWLINE = " <eos> "  # the end of a line as a word, by custom
 KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram")
 
 
@@ -56,13 +57,23 @@ class Tokenizer:
 
     @functools.cached_property
     def token_bytes(self):
-        """int32[V]: bytes of text that a token stands for, 1 for an unknown character; None for a tokenizer that loses
-        some of the text: blanks, words, wordpiece, unigram."""
-        if json.loads(self.json)["model"]["type"] != "BPE":
+        """int32[V]: bytes of text that a token stands for; None for a tokenizer that loses some of the text: words,
+        wordpiece, unigram. An unknown character counts 1.
+
+        Of blanks a word stands for itself and the blank before it, `<eos>` for a blank and the end of a line, as text
+        that is tokenised already has it; an unknown word counts 0.
+        """
+        parts = json.loads(self.json)
+        cutter = (parts["pre_tokenizer"] or {}).get("type")
+        if cutter == "WhitespaceSplit":
+            sizes = [2 if token == NEWLINE.strip() else 1 + len(token.encode()) for token in self.vocabulary]
+            sizes[: len(SPECIAL)] = [0] * len(SPECIAL)
+        elif parts["model"]["type"] == "BPE":
+            one_a_byte = "ByteLevel" in self.json  # its alphabet has a character for each byte
+            sizes = [len(token) if one_a_byte else len(token.encode()) for token in self.vocabulary]
+            sizes[: len(SPECIAL)] = [0, 1, 0, 0]
+        else:
             return None
-        one_a_byte = "ByteLevel" in self.json  # its alphabet has a character for each byte
-        sizes = [len(token) if one_a_byte else len(token.encode()) for token in self.vocabulary]
-        sizes[: len(SPECIAL)] = [0, 1, 0, 0]
         return np.array(sizes, np.int32)
 
     def by_lines(self, newline="\n"):

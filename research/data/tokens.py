@@ -4,7 +4,7 @@ A folder a split, under $XDG_CACHE_HOME/research/tokens, by the hash of all that
 
     tokens.bin    the documents' ids end to end: little-endian uint16, or uint32 where the vocabulary needs it
     ends.bin      int64, the place behind each document
-    index.json    how many of both, the check sums of stretches of tokens.bin, and what befell the texts
+    index.json    how many ids there are, check sums of both, and what befell the texts
 
 It is written beside its place and renamed: half of one is never seen.
 """
@@ -32,23 +32,27 @@ LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 class TokenFile:
-    """The ids of a split, in a folder that `written` made; a stretch of them is checked when it is first read.
+    """The ids of a split, in a folder that `token_file` made; a stretch of them is checked when it is first read.
 
     Raises:
         UserError: 3, here or on reading, for a damaged file.
     """
 
     def __init__(self, folder):
-        self.path = folder / "tokens.bin"
+        self.folder, file = folder, "index.json"
         try:
-            index = json.loads((folder / "index.json").read_text())
-            self.size, self.sums, self.notes = index["tokens"], index["sums"], index["notes"]
-            self.tokens = np.memmap(self.path, index["dtype"], "r", shape=(self.size,))
-            self.ends = np.memmap(folder / "ends.bin", "<i8", "r", shape=(index["documents"],))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # one that is too short among them
-            raise self._damaged(f"{type(error).__name__}: {error}") from error
-        if self.path.stat().st_size != self.tokens.nbytes:
-            raise self._damaged(f"{self.path.stat().st_size} bytes in place of {self.tokens.nbytes}")
+            index = json.loads((folder / file).read_text())
+            self.size, self.sums, self.notes, dtype = (index[key] for key in ("tokens", "sums", "notes", "dtype"))
+            file = "ends.bin"
+            self.ends = np.memmap(folder / file, "<i8", "r")
+            if zlib.crc32(self.ends) != index["ends"]:
+                raise self._damaged(file, "it is not as written")
+            file = "tokens.bin"
+            self.tokens = np.memmap(folder / file, dtype, "r")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(file, f"{type(error).__name__}: {error}") from error
+        if len(self.tokens) != self.size:
+            raise self._damaged(file, f"{len(self.tokens)} ids in place of {self.size}")
         self.seen = np.zeros(len(self.sums), bool)
 
     def __len__(self):
@@ -60,9 +64,8 @@ class TokenFile:
         if not self.seen[stretch].all():
             for i in np.unique(stretch[~self.seen[stretch]]):
                 if zlib.crc32(self.tokens[i * STRETCH : (i + 1) * STRETCH]) != self.sums[i]:
-                    raise self._damaged(
-                        f"ids {i * STRETCH} to {min((i + 1) * STRETCH, self.size) - 1} are not as written"
-                    )
+                    last = min((i + 1) * STRETCH, self.size) - 1
+                    raise self._damaged("tokens.bin", f"ids {i * STRETCH} to {last} are not as written")
                 self.seen[i] = True
         return self.tokens[places].astype(np.int32)
 
@@ -73,8 +76,8 @@ class TokenFile:
             found += np.bincount(self.at(np.arange(start, min(start + STRETCH, n))), minlength=vocabulary)
         return found
 
-    def _damaged(self, how):
-        return UserError(3, f"{self.path}: damaged: {how}; delete its folder, and the text is encoded again")
+    def _damaged(self, file, how):
+        return UserError(3, f"{self.folder / file}: damaged: {how}; delete its folder, and the text is encoded again")
 
 
 def token_file(name, tokenizer, open_source, field, newline="\n"):
@@ -115,7 +118,7 @@ def _alone(path):
 
 
 def _write(folder, tokenizer, source, field, newline):
-    dtype, notes, size, n = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0, 0
+    dtype, notes, size = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.bin").open("wb") as ends:
         read = _batches(pieces(source, field, notes, tokenizer.by_lines(newline)))
         for batch in counted(read, len(source), "documents encoded", lambda batch: sum(last for _, last in batch)):
@@ -123,12 +126,13 @@ def _write(folder, tokenizer, source, field, newline):
             for ids, (_, last) in zip(encoded, batch):
                 ids = np.array([*ids, tokenizer.end] if last else ids, dtype)
                 tokens.write(ids.tobytes())
-                size, n = size + len(ids), n + last
+                size += len(ids)
                 if last:
                     ends.write(np.array(size, "<i8").tobytes())
     written = np.memmap(folder / "tokens.bin", dtype, "r", shape=(size,))
     sums = [zlib.crc32(written[start : start + STRETCH]) for start in range(0, size, STRETCH)]
-    index = {"tokens": size, "documents": n, "dtype": dtype, "sums": sums, "notes": notes}
+    ends_sum = zlib.crc32((folder / "ends.bin").read_bytes())
+    index = {"tokens": size, "dtype": dtype, "sums": sums, "ends": ends_sum, "notes": notes}
     (folder / "index.json").write_text(json.dumps(index))
 
 

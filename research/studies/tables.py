@@ -15,12 +15,14 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
 KEPT = ROOT / "results" / "runs.json"
+PERPLEXITY, BITS = ("perplexity", "test perplexity", 1, 2), ("bits_per_byte", "test bits per byte", 1, 3)
 METRICS = {  # config: what is shown of it, in words, its unit and decimals; accuracy in % of the others
-    "addition_gru": ("exact_match", "test exact match, %", 100, 2),
-    "multi30k_gru": ("bleu", "test BLEU", 1, 2),
-    "shakespeare_gpt": ("loss", "validation loss", 1, 4),
-    "stdlib_gpt": ("bits_per_byte", "test bits per byte", 1, 3),
-    "wikitext2_lstm": ("perplexity", "test perplexity", 1, 2),
+    "addition_gru": [("exact_match", "test exact match, %", 100, 2)],
+    "multi30k_gru": [("bleu", "test BLEU", 1, 2)],
+    "shakespeare_gpt": [("loss", "validation loss", 1, 4)],
+    "stdlib_gpt": [BITS],
+    "wikitext2_lstm": [PERPLEXITY, BITS],
+    "wikitext_gpt": [PERPLEXITY, BITS],
 }
 NOTES = {
     ("wikitext2_lstm", "cpu"): " (none of this size is published)",
@@ -33,8 +35,8 @@ VARIANTS = {  # config, section, leaf, value: a row of its own
 }
 
 
-def metric_of(config):
-    return METRICS.get(config.partition("+")[0], ("accuracy", "test accuracy, %", 100, 2))
+def metrics_of(config):
+    return METRICS.get(config.partition("+")[0], [("accuracy", "test accuracy, %", 100, 2)])
 
 
 def read_run(folder):
@@ -70,16 +72,18 @@ def hardware(start):
 
 
 def rows(kept):
-    """One row a group: name, size, hardware, time, figure with its spread (n - 1), seeds, parameters."""
+    """One row a group: name, size, hardware, time, a figure a metric with its spread (n - 1), seeds, parameters."""
     for key, group in sorted(kept.items()):
         name, size = key.split(":")
-        metric, _, unit, decimals = metric_of(name)
-        values = [unit * run["metrics"][metric] for run in group]
-        figure = f"{statistics.mean(values):.{decimals}f}"
-        if len(values) > 1:
-            figure += f" ± {statistics.stdev(values):.{decimals}f}"
-        figure += NOTES.get((name, size), "")
-        yield name, size, group[0]["hardware"], clock(group), figure, len(values), group[0]["parameters"]
+        figures = [_figure(group, *metric) for metric in metrics_of(name)]
+        figures[0] += NOTES.get((name, size), "")
+        yield name, size, group[0]["hardware"], clock(group), figures, len(group), group[0]["parameters"]
+
+
+def _figure(group, metric, _, unit, decimals):
+    values = [unit * run["metrics"][metric] for run in group]
+    spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{decimals}f}{spread}"
 
 
 def speed_beside(what):
@@ -247,13 +251,16 @@ def main(folders):
         kept[key] = [{k: v for k, v in run.items() if k not in ("config", "size", "settings")} for run in group]
     KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     table, headers = [("config", "size", "parameters", "mean ± std", "seeds", "time a run", "hardware")], {}
-    for name, size, machine, time, figure, n, parameters in rows(kept):
-        words = metric_of(name)[1]
+    for name, size, machine, time, figures, n, parameters in rows(kept):
+        words = [metric[1] for metric in metrics_of(name)]
         shown = name.replace("+", ", ")
-        table.append((shown, size, f"{parameters:,}", f"{words} {figure}", str(n), time, machine))
+        reached = "; ".join(f"{word} {figure}" for word, figure in zip(words, figures))
+        table.append((shown, size, f"{parameters:,}", reached, str(n), time, machine))
         config, _, variant = name.partition("+")
-        lines = headers.setdefault(config, [f"size   hardware                 time   {words}: mean ± std (seeds)"])
-        lines.append(f"{size:<6} {machine:<22} {time:>6}   {figure} ({n})" + (f"  {variant}" if variant else ""))
+        head = f"size   hardware                 time   {' / '.join(words)}: mean ± std (seeds)"
+        lines = headers.setdefault(config, [head])
+        variant = f"  {variant}" if variant else ""
+        lines.append(f"{size:<6} {machine:<22} {time:>6}   {' / '.join(figures)} ({n}){variant}")
     write_between("results", markdown(table))
     for file, (name, rows_of) in TABLES.items():
         if (ROOT / "results" / file).is_file():

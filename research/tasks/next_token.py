@@ -10,7 +10,7 @@ from research.tasks.task import Task, apply
 
 def next_token(spec):
     """Cross-entropy of each token given those before it; perplexity a token, and bits a byte of the text where
-    the tokenizer keeps all of it (characters, bytes, bpe).
+    the tokenizer keeps all of it (characters, bytes, blanks, bpe).
 
     Batches hold tokens int32[B, T], what is read, targets int32[B, T], what is to come, padding where nothing is
     scored, and mask float32[B]. Each target counts once. Packed documents bring positions and segments, int32[B, T],
