@@ -17,7 +17,8 @@ def counted(items, total, what, size=lambda item: 1, stream=None):
     Args:
         size: item -> how many it counts for.
     """
-    stream, began, shown, done = stream or sys.stderr, time.monotonic(), time.monotonic(), 0
+    stream, done, began = stream or sys.stderr, 0, time.monotonic()
+    shown = began
     for item in items:
         yield item
         done, now = done + size(item), time.monotonic()

@@ -5,8 +5,9 @@ import io
 import numpy as np
 from conftest import read_events
 
+from research import log as module
 from research import runs
-from research.log import Log
+from research.log import Log, counted
 
 
 def test_a_row_is_in_both_files_at_once(tmp_path):
@@ -49,3 +50,12 @@ def test_a_file_where_tensorboard_should_be_stops_nothing(tmp_path):
     log.row(1, "train", {"loss": 0.5})
     log.close()
     assert len(runs.read_rows(tmp_path)) == 1 and "without TensorBoard" in said.getvalue()
+
+
+def test_what_is_counted_says_how_far_it_is_and_the_time_left(monkeypatch):
+    clock, said = iter(range(0, 100, 3)), io.StringIO()  # three seconds from look to look
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    assert list(counted([10, 0, 30, 60], 100, "bytes", lambda item: item, said)) == [10, 0, 30, 60]
+    assert said.getvalue().splitlines() == [
+        "10/100 bytes  0:27 left", "10/100 bytes  0:54 left", "40/100 bytes  0:13 left", "100/100 bytes  0:00 left"
+    ]  # fmt: skip

@@ -267,6 +267,17 @@ def test_a_corpus_is_a_file_or_a_folder_of_them(home):
     assert corpus(folder).fingerprint("train") != before
 
 
+def test_encoding_tells_how_far_it_is_by_bytes_where_one_file_may_be_all(home, characters, monkeypatch, capsys):
+    monkeypatch.setattr(tokens, "BATCH", 1)
+    clock = iter(range(0, 10_000, 3))
+    monkeypatch.setattr("research.log.time.monotonic", lambda: next(clock))
+    (home / "one.txt").write_text("ab.\n" * 50_000)
+    tokens.token_file("one", characters, lambda: Documents([home / "one.txt"]), "text")
+    assert capsys.readouterr().err.splitlines()[0] == "65540/200000 bytes encoded  0:06 left"
+    written(home, ["ab", "a"], characters)
+    assert capsys.readouterr().err.splitlines()[-1] == "2/2 documents encoded  0:00 left"
+
+
 def test_a_corpus_s_own_splits_are_taken(home):
     folder = folder_of(home, train__a_txt="one", train__b_txt="two", test_txt="three", notes_txt="no")
     found = corpus(folder)

@@ -72,7 +72,7 @@ class Documents:
     """Files of text, however long; their bytes that are no UTF-8 become U+FFFD."""
 
     def __init__(self, paths):
-        self.paths = paths
+        self.paths, self.bytes = paths, sum(path.stat().st_size for path in paths)
 
     def __len__(self):
         return len(self.paths)

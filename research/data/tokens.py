@@ -119,9 +119,12 @@ def _alone(path):
 
 def _write(folder, tokenizer, source, field, newline):
     dtype, notes, size = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0
+    progress = len(source), "documents encoded", lambda batch: sum(last for _, last in batch)
+    if hasattr(source, "bytes"):  # one document may be all there is
+        progress = source.bytes, "bytes encoded", lambda batch: sum(len(text.encode()) for text, _ in batch)
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.bin").open("wb") as ends:
         read = _batches(pieces(source, field, notes, tokenizer.by_lines(newline)))
-        for batch in counted(read, len(source), "documents encoded", lambda batch: sum(last for _, last in batch)):
+        for batch in counted(read, *progress):
             encoded = tokenizer.encode([text.replace("\n", newline) for text, _ in batch])
             for ids, (_, last) in zip(encoded, batch):
                 ids = np.array([*ids, tokenizer.end] if last else ids, dtype)
@@ -153,7 +156,7 @@ def pieces(source, field, notes, by_lines=True):
     """Each document of a source in texts that laid end to end are it: (text, whether it is the document's last).
 
     Args:
-        source: of records {field: bytes}, or one that has documents(notes), an iterator of iterators of str.
+        source: of records {field: bytes}, or one as research.data.files.Documents.
         by_lines: whether they are short, cut behind the end of a line; else each document is one.
     """
     for blocks in source.documents(notes) if hasattr(source, "documents") else _records(source, field, notes):
