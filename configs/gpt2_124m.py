@@ -7,7 +7,8 @@ The corpus is a folder of text files, a document each, with train and validation
 config/train_gpt2.py) reaches a validation loss of about 2.85 on OpenWebText, in four days of eight A100 of 40 GB; the
 setting is his: half a million tokens a step, 600,000 steps. The vocabulary has GPT-2's size, so that the parameters are
 its 124,439,808, but is learnt on the corpus: compare bits per byte. The size cpu is the same network for a few steps on
-the source of Python's standard library, and shows that it runs, no more. Neither was run to its end here.
+the source of Python's standard library, and shows that it runs, no more. No GPU was at hand: base was not run, and its
+tokens a second were not measured.
 """
 
 from research.config import base, sized

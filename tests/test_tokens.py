@@ -92,7 +92,7 @@ def test_the_documents_stand_end_to_end_with_an_end_behind_each(home, characters
     assert found.tokens.dtype == np.uint16 and found.at(np.zeros((2, 3), int)).shape == (2, 3)
     counts = found.counts(len(found), characters.size)
     assert counts.sum() == len(found) and counts[characters.end] == 3
-    assert sorted(os.listdir(home / "cache/research/tokens")) == ["some-name", "some-name.lock"]
+    assert sorted(os.listdir(home / "cache/research/tokens")) == ["some-name-v1", "some-name-v1.lock"]
 
 
 def test_a_large_vocabulary_has_wider_ids(home):
@@ -152,7 +152,7 @@ def spoil(path, how):
 @pytest.mark.parametrize("file", ["tokens.bin", "ends.bin", "index.json"])
 def test_a_damaged_file_is_named(home, characters, file, how):
     written(home, ["ab.\n" * 50] * 3, characters)
-    path = home / "cache/research/tokens/some-name" / file
+    path = home / "cache/research/tokens/some-name-v1" / file
     if how == "gone":
         path.unlink()
     elif (file, how) == ("index.json", "flipped"):
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_named(home, characters, file, how):
         path.write_text(path.read_text() + "}")
     else:
         spoil(path, how)
-    with pytest.raises(UserError, match=f"some-name/{file}: damaged: .*; delete its folder") as error:
+    with pytest.raises(UserError, match=f"some-name-v1/{file}: damaged: .*; delete its folder") as error:
         found = written(home, ["ab.\n" * 50] * 3, characters)
         found.at(np.arange(len(found)))
     assert error.value.code == 3
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_named(home, characters, file, how):
 def test_each_stretch_is_checked_when_it_is_first_read(home, characters, monkeypatch):
     monkeypatch.setattr(tokens, "STRETCH", 16)
     written(home, ["ab" * 50], characters)
-    path = home / "cache/research/tokens/some-name/tokens.bin"
+    path = home / "cache/research/tokens/some-name-v1/tokens.bin"
     spoil(path, "flipped")  # the ids of the fourth of seven stretches
     found = written(home, [], characters)
     assert found.at(np.arange(48)).tolist() == characters.encode(["ab" * 24])[0]
@@ -180,7 +180,7 @@ def test_each_stretch_is_checked_when_it_is_first_read(home, characters, monkeyp
 
 
 def test_what_a_killed_process_left_is_not_taken_for_it(home, characters):
-    left = home / "cache/research/tokens/some-name.incomplete"
+    left = home / "cache/research/tokens/some-name-v1.incomplete"
     left.mkdir(parents=True)
     (left / "tokens.bin").write_bytes(b"half")
     assert len(written(home, ["ab"], characters)) == 3 and not left.exists()
@@ -211,7 +211,7 @@ def test_two_processes_at_once_make_it_once(home):
 
 def test_a_place_that_cannot_be_written_is_named(home, characters, monkeypatch):
     (home / "cache").write_text("a file")
-    with pytest.raises(UserError, match="tokens/some-name: cannot be written: .*XDG_CACHE_HOME") as error:
+    with pytest.raises(UserError, match="tokens/some-name-v1: cannot be written: .*XDG_CACHE_HOME") as error:
         written(home, ["ab"], characters)
     assert error.value.code == 5
 

@@ -23,6 +23,7 @@ from research.data.cache import cache_home
 from research.errors import UserError
 from research.log import counted
 
+FORMAT = "v1"  # of the files; in the folder's name
 PIECE = 1 << 16  # characters encoded as one text, where a tokenizer allows it
 BATCH = 1 << 21  # characters encoded at a time, by all cores; a token in the making takes some 175 bytes
 STRETCH = 1 << 20  # ids under one check sum
@@ -91,7 +92,7 @@ def token_file(name, tokenizer, open_source, field, newline="\n"):
     Raises:
         UserError: 3 for a damaged one, 5 where it cannot be written.
     """
-    folder = cache_home() / "tokens" / name.replace("/", "_")
+    folder = cache_home() / "tokens" / f"{name.replace('/', '_')}-{FORMAT}"
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
