@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -38,6 +39,16 @@ class Texts:
         return [{"text": self.texts[i].encode()} for i in records]
 
 
+class Raw(NamedTuple):
+    """A data set of one split."""
+
+    source: Any
+    name: str = "some"
+
+    def open(self, base):
+        return self.source
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty cache."""
@@ -61,7 +72,7 @@ def test_the_pieces_of_a_document_encode_to_what_all_of_it_does(kind, newline, t
     tokenizer, read = TRAINED[kind], lambda text: text.replace("\n", newline)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tokens, "PIECE", size)
-        found = list(tokens.pieces(Texts([text, text[::-1]]), "text", {}, tokenizer.by_lines(newline)))
+        found = list(tokens.pieces(Raw(Texts([text, text[::-1]])), "train", "text", {}, tokenizer.by_lines(newline)))
     assert [last for _, last in found].count(True) == 2 and found[-1][1]
     first = [piece for piece, _ in found[: [last for _, last in found].index(True) + 1]]
     assert "".join(first) == text
@@ -75,12 +86,12 @@ def test_texts_are_cut_by_the_tokenizers_that_allow_it():
     assert not TRAINED["bpe"].by_lines(" ") and TRAINED["words"].by_lines(" <eos> ")
     for steps, allowed in ((("nfkc", "lowercase", "strip_accents"), True), (("whitespace",), False)):
         assert tokenize.train(SAMPLE, "bpe", 300, 1, steps).by_lines() == allowed
-    pieces = list(tokens.pieces(Texts(["a line\n" * 20_000]), "text", {}))
+    pieces = list(tokens.pieces(Raw(Texts(["a line\n" * 20_000])), "train", "text", {}))
     assert len(pieces) == 3 and all(len(text) <= tokens.PIECE + 7 for text, _ in pieces)
 
 
 def written(home, texts, tokenizer, name="some-name"):
-    return tokens.token_file(name, tokenizer, lambda: Texts(texts), "text")
+    return tokens.token_file(name, tokenizer, Raw(Texts(texts)), "train", "text")
 
 
 def test_the_documents_stand_end_to_end_with_an_end_behind_each(home, characters):
@@ -196,7 +207,7 @@ def _open_in_process(home, log):
             return super().__getitems__(records)
 
     tokenizer = tokenize.train(["\n ab."], "characters", 100)
-    assert len(tokens.token_file("both", tokenizer, lambda: Counted(["ab.\n" * 100_000]), "text")) == 400_001
+    assert len(tokens.token_file("both", tokenizer, Raw(Counted(["ab.\n" * 100_000])), "train", "text")) == 400_001
 
 
 def test_two_processes_at_once_make_it_once(home):
@@ -214,6 +225,25 @@ def test_a_place_that_cannot_be_written_is_named(home, characters, monkeypatch):
     with pytest.raises(UserError, match="tokens/some-name-v1: cannot be written: .*XDG_CACHE_HOME") as error:
         written(home, ["ab"], characters)
     assert error.value.code == 5
+
+
+def test_on_a_full_disk_nothing_is_left(home, characters, full_disk):
+    full_disk(65536)
+    with pytest.raises(UserError, match="tokens/some-name-v1: cannot be written: File too large") as error:
+        written(home, ["ab" * 50_000], characters)
+    assert error.value.code == 5 and os.listdir(home / "cache/research/tokens") == ["some-name-v1.lock"]
+
+
+def test_damaged_records_are_named_and_nothing_is_left(home, characters):
+    class Damaged(Texts):
+        def __getitems__(self, records):
+            raise RuntimeError("hash mismatch")
+
+    with pytest.raises(
+        UserError, match="data set some, split train, records 0 to 1: cannot .*: hash mismatch"
+    ) as error:
+        tokens.token_file("some-name", characters, Raw(Damaged(["a", "b"])), "train", "text")
+    assert error.value.code == 3 and os.listdir(home / "cache/research/tokens") == ["some-name-v1.lock"]
 
 
 def test_the_resident_memory_of_encoding_does_not_grow_with_the_text(tmp_path):
@@ -272,7 +302,7 @@ def test_encoding_tells_how_far_it_is_by_bytes_where_one_file_may_be_all(home, c
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr("research.log.time.monotonic", lambda: next(clock))
     (home / "one.txt").write_text("ab.\n" * 50_000)
-    tokens.token_file("one", characters, lambda: Documents([home / "one.txt"]), "text")
+    tokens.token_file("one", characters, Raw(Documents([home / "one.txt"])), "train", "text")
     assert capsys.readouterr().err.splitlines()[0] == "65540/200000 bytes encoded  0:06 left"
     written(home, ["ab", "a"], characters)
     assert capsys.readouterr().err.splitlines()[-1] == "2/2 documents encoded  0:00 left"

@@ -146,7 +146,7 @@ def running(
     @functools.cache
     def tokens(base):
         name = f"{raw.name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline)}"
-        return token_file(name, tokenizer, lambda: raw.open(base), field, newline)
+        return token_file(name, tokenizer, raw, base, field, newline)
 
     @functools.cache
     def windows(base):
@@ -278,7 +278,7 @@ def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, lines=
     class Texts:  # gone through anew each time, so that no one need hold them
         def __iter__(self):
             for field in fields:
-                for text, _ in pieces(raw.open("train"), field, {}):
+                for text, _ in pieces(raw, "train", field, {}):
                     yield from lines([text])
 
     def make():
@@ -304,7 +304,7 @@ def _of_this_text(tokenizer, path, raw, texts):
 
 
 def _first(raw, field):
-    return [text for text, _ in itertools.islice(pieces(raw.open("train"), field, {}), 256)]
+    return [text for text, _ in itertools.islice(pieces(raw, "train", field, {}), 256)]
 
 
 def _closed(encoded, max_len, notes):

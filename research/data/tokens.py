@@ -81,16 +81,16 @@ class TokenFile:
         return UserError(3, f"{self.folder / file}: damaged: {how}; delete its folder, and the text is encoded again")
 
 
-def token_file(name, tokenizer, open_source, field, newline="\n"):
+def token_file(name, tokenizer, raw, base, field, newline="\n"):
     """The TokenFile of this name, which is made unless it is there: every document's ids, and an end behind each.
 
     Args:
         name: holds the hash of all that the content follows from.
-        open_source: () -> a source, see `pieces`.
+        raw, base, field: the texts, see `pieces`.
         newline: what the tokenizer reads for the end of a line.
 
     Raises:
-        UserError: 3 for a damaged one, 5 where it cannot be written.
+        UserError: 3 for a damaged one, or damaged data, 5 where it cannot be written.
     """
     folder = cache_home() / "tokens" / f"{name.replace('/', '_')}-{FORMAT}"
     if not folder.is_dir():
@@ -98,11 +98,14 @@ def token_file(name, tokenizer, open_source, field, newline="\n"):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _alone(folder.with_name(f"{folder.name}.lock")):
                 if not folder.is_dir():  # else another process was first
-                    scratch = folder.with_name(f"{folder.name}.incomplete")  # of a process that was killed, perhaps
-                    shutil.rmtree(scratch, ignore_errors=True)
+                    scratch = folder.with_name(f"{folder.name}.incomplete")
+                    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
                     scratch.mkdir()
-                    _write(scratch, tokenizer, open_source(), field, newline)
-                    os.rename(scratch, folder)
+                    try:
+                        _write(scratch, tokenizer, raw, base, field, newline)
+                        os.rename(scratch, folder)
+                    finally:
+                        shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
             raise UserError(
                 5, f"{folder}: cannot be written: {error.strerror}; XDG_CACHE_HOME names another place"
@@ -118,13 +121,14 @@ def _alone(path):
         yield
 
 
-def _write(folder, tokenizer, source, field, newline):
+def _write(folder, tokenizer, raw, base, field, newline):
     dtype, notes, size = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0
+    source = raw.open(base)
     progress = len(source), "documents encoded", lambda batch: sum(last for _, last in batch)
     if hasattr(source, "bytes"):  # one document may be all there is
         progress = source.bytes, "bytes encoded", lambda batch: sum(len(text.encode()) for text, _ in batch)
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.bin").open("wb") as ends:
-        read = _batches(pieces(source, field, notes, tokenizer.by_lines(newline)))
+        read = _batches(pieces(raw, base, field, notes, tokenizer.by_lines(newline)))
         for batch in counted(read, *progress):
             encoded = tokenizer.encode([text.replace("\n", newline) for text, _ in batch])
             for ids, (_, last) in zip(encoded, batch):
@@ -153,14 +157,21 @@ def _batches(pieces):
         yield batch
 
 
-def pieces(source, field, notes, by_lines=True):
-    """Each document of a source in texts that laid end to end are it: (text, whether it is the document's last).
+def pieces(raw, base, field, notes, by_lines=True):
+    """Each document of a split in texts that laid end to end are it: (text, whether it is the document's last).
 
     Args:
-        source: of records {field: bytes}, or one as research.data.files.Documents.
+        raw: Dataset whose sources are of records {field: bytes}, or such as research.data.files.Documents.
+        base: the split.
         by_lines: whether they are short, cut behind the end of a line; else each document is one.
+
+    Raises:
+        UserError: 3 for damaged data.
     """
-    for blocks in source.documents(notes) if hasattr(source, "documents") else _records(source, field, notes):
+    source = raw.open(base)
+    for blocks in (
+        source.documents(notes) if hasattr(source, "documents") else _records(raw, base, source, field, notes)
+    ):
         held = ""
         for block in blocks:
             held, start = held + block, 0
@@ -171,15 +182,18 @@ def pieces(source, field, notes, by_lines=True):
         yield held, True
 
 
-def _records(source, field, notes):
-    for chunk in chunks(source):
-        yield from ([text] for text in texts(chunk, field, notes))
-
-
-def chunks(source):
-    """All records of a source, in lists."""
+def _records(raw, base, source, field, notes):
     for start in range(0, len(source), CHUNK):
-        yield source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
+        stop = min(start + CHUNK, len(source))
+        try:
+            examples = source.__getitems__(list(range(start, stop)))
+        except Exception as error:  # whatever a damaged shard makes its reader raise
+            raise UserError(
+                3,
+                f"data set {raw.name}, split {base}, records {start} to {stop - 1}: cannot be read: "
+                f"{type(error).__name__}: {error}",
+            ) from error
+        yield from ([text] for text in texts(examples, field, notes))
 
 
 def texts(examples, field, notes):
