@@ -9,8 +9,8 @@ ones: 92.3 / 87.7 (validation / test) for Inan et al.'s tied variational LSTM of
 whole text. Here a window of evaluation reads 64 words before those that it scores; training windows begin with a state
 of zeros.
 
-size   hardware                 time   test perplexity: mean ± std (seeds)
-cpu    2 cores (Intel(R) Xeon(R) Processor)  13:21   293.08 (none of this size is published) (1)
+size   hardware                 time   test perplexity / test bits per byte: mean ± std (seeds)
+cpu    2 cores (AMD EPYC)      10:23   293.08 (none of this size is published) / 1.602 (1)
 """
 
 from research.config import base, sized

@@ -8,6 +8,9 @@ python -m experiments.train --config=configs/wikitext_gpt.py
 
 Perplexity is a token of this encoding's and compares with no other; bits per byte do, with wikitext2_lstm too. A window
 of evaluation reads half of it before what it scores. Nothing is published of this size and text.
+
+size   hardware                 time   test perplexity / test bits per byte: mean ± std (seeds)
+cpu    2 cores (AMD EPYC)      10:50   30.92 / 1.415 (1)
 """
 
 from research.config import base, sized
