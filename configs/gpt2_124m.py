@@ -1,14 +1,14 @@
 """GPT-2 of 124M parameters on a corpus of your own: Radford et al. 2019, in nanoGPT's setting for OpenWebText.
 
-python -m experiments.train --config=configs/gpt2_124m.py --config.data.folder=openwebtext --workdir=runs/gpt2_124m
+python -m experiments.train --config=configs/gpt2_124m.py --workdir=runs/gpt2_124m
 python -m experiments.train --config=configs/gpt2_124m.py:cpu
 
-The corpus is a folder of text files, a document each, with train and validation in it. Karpathy 2022 (nanoGPT,
-config/train_gpt2.py) reaches a validation loss of about 2.85 on OpenWebText, in four days of eight A100 of 40 GB; the
-setting is his: half a million tokens a step, 600,000 steps. The vocabulary has GPT-2's size, so that the parameters are
-its 124,439,808, but is learnt on the corpus: compare bits per byte. The size cpu is the same network for a few steps on
-the source of Python's standard library, and shows that it runs, no more. No GPU was at hand: base was not run, and its
-tokens a second were not measured.
+The corpus is a folder of text files, a document each, with train and validation in it: openwebtext, or what
+--config.data.folder names. Karpathy 2022 (nanoGPT, config/train_gpt2.py) reaches a validation loss of about 2.85 on
+OpenWebText, in four days of eight A100 of 40 GB; the setting is his: half a million tokens a step, 600,000 steps. The
+vocabulary has GPT-2's size, so that the parameters are its 124,439,808, but is learnt on the corpus: compare bits per
+byte. The size cpu is the same network for a few steps on the source of Python's standard library, and shows that it
+runs, no more. No GPU was at hand: base was not run, and its tokens a second were not measured.
 """
 
 from research.config import base, sized
@@ -17,6 +17,7 @@ from research.config import base, sized
 def get_config(size="base"):
     config = base()
     config.data.name = "text"
+    config.data.folder = "openwebtext"
     config.data.tokenizer = "bpe"
     config.data.vocabulary_size = 50257
     config.data.max_len = 1024
@@ -54,10 +55,12 @@ def get_config(size="base"):
         "data.batch_size": 8,
         "data.vocabulary_size": 300,
         "data.splits.train": "train[:64]",
+        "data.splits.test": "test[:8]",
         "model.layers": 2,
         "model.heads": 2,
         "model.width": 16,
         "model.context": 32,
+        "optimizer.learning_rate": 1e-2,
         "train.steps": 12,
         "eval.every_steps": 6,
         "checkpoint.every_steps": 6,
