@@ -1,6 +1,5 @@
 """What was made once from data and need not be made again: arrays on disk under $XDG_CACHE_HOME/research."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -41,22 +40,16 @@ def file_sum(path):
         OSError.
     """
     path = pathlib.Path(path).resolve()
+
+    def make():
+        with path.open("rb") as file:
+            return {"sum": np.frombuffer(hashlib.file_digest(file, "sha256").digest(), np.uint8)}, {}
+
     now = path.stat()
+    recent = time.time_ns() - now.st_mtime_ns < 2e9  # it may yet change within the clock's grain
     known = repr((str(path), now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino))
-    kept = cache_home() / "sums" / hashlib.sha256(known.encode()).hexdigest()
-    try:
-        found = bytes.fromhex(kept.read_text())
-        if len(found) == 32:
-            return found
-    except (OSError, ValueError):  # not there yet, or damaged
-        pass
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").digest()
-    if time.time_ns() - now.st_mtime_ns > 2e9:  # one that may yet change within the clock's grain is summed again
-        with contextlib.suppress(OSError):  # a cache that cannot be written is none
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(found.hex())
-    return found
+    arrays, _ = make() if recent else cached(f"sum-{hashlib.sha256(known.encode()).hexdigest()}", make)
+    return arrays["sum"].tobytes()
 
 
 def _store(folder, arrays, notes):
