@@ -86,6 +86,11 @@ def test_texts_are_cut_by_the_tokenizers_that_allow_it():
     assert not TRAINED["bpe"].by_lines(" ") and TRAINED["words"].by_lines(" <eos> ")
     for steps, allowed in ((("nfkc", "lowercase", "strip_accents"), True), (("whitespace",), False)):
         assert tokenize.train(SAMPLE, "bpe", 300, 1, steps).by_lines() == allowed
+    foreign = json.loads(TRAINED["bpe"].json)
+    for lstrip in (False, True):
+        flags = {"id": 4, "content": "<x>", "single_word": False, "lstrip": lstrip, "rstrip": False}
+        foreign["added_tokens"] = [{**flags, "normalized": False, "special": True}]
+        assert tokenize.Tokenizer(json.dumps(foreign)).by_lines() != lstrip
     pieces = list(tokens.pieces(Raw(Texts(["a line\n" * 20_000])), "train", "text", {}))
     assert len(pieces) == 3 and all(len(text) <= tokens.PIECE + 7 for text, _ in pieces)
 
@@ -220,7 +225,7 @@ def test_two_processes_at_once_make_it_once(home):
     assert [process.exitcode for process in both] == [0, 0] and (home / "log").read_text() == "read\n"
 
 
-def test_a_place_that_cannot_be_written_is_named(home, characters, monkeypatch):
+def test_a_place_that_cannot_be_written_is_named(home, characters):
     (home / "cache").write_text("a file")
     with pytest.raises(UserError, match="tokens/some-name-v1: cannot be written: .*XDG_CACHE_HOME") as error:
         written(home, ["ab"], characters)

@@ -88,12 +88,9 @@ class Documents:
                 while block := file.read(BLOCK):
                     if "\0" in block:
                         raise UserError(3, f"{path}: is no text: there is a byte of 0 in it")
-                    try:
-                        block.encode()
-                    except UnicodeEncodeError:
-                        damaged = True
-                        block = block.encode(errors="surrogateescape").decode(errors="replace")
-                    yield block
+                    readable = block.encode(errors="surrogateescape").decode(errors="replace")
+                    damaged |= readable != block
+                    yield readable
         except OSError as error:
             raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
         count(notes, NOT_UTF8, damaged)

@@ -140,8 +140,7 @@ def running(
     if context >= max_len:
         raise UserError(2, f"config.data.context: {context} of max_len {max_len} leave nothing to score")
     raw = from_tfds(raw) if isinstance(raw, str) else raw()
-    lines = lambda texts: [text.replace("\n", newline) for text in texts]
-    tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, lines)
+    tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, newline)
 
     @functools.cache
     def tokens(base):
@@ -268,31 +267,34 @@ def _dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
     )
 
 
-def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, lines=lambda texts: texts):
+def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, newline="\n"):
     """The Tokenizer that is given, read, or trained on these fields of train; a trained one is cached."""
     if isinstance(given, Tokenizer):
         return given
-    if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given):
-        return _of_this_text(tokenize.read(given), given, raw, [lines(_first(raw, field)) for field in fields])
+
+    def texts_of(field):
+        return (text.replace("\n", newline) for text, _ in pieces(raw, "train", field, {}))
 
     class Texts:  # gone through anew each time, so that no one need hold them
         def __iter__(self):
-            for field in fields:
-                for text, _ in pieces(raw, "train", field, {}):
-                    yield from lines([text])
+            return itertools.chain.from_iterable(map(texts_of, fields))
+
+    if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given):
+        first = [text for field in fields for text in itertools.islice(texts_of(field), 256)]
+        return _of_this_text(tokenize.read(given), given, raw, first)
 
     def make():
         trained = tokenize.train(Texts(), given, vocabulary_size, min_count, normalize)
         return {"json": np.frombuffer(trained.json.encode(), np.uint8)}, {}
 
-    parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, lines(["\n"]))
+    parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, [newline])
     arrays, _ = cached(f"tokenizer-{_digest(*parts)}", make)
     return Tokenizer(arrays["json"].tobytes().decode())
 
 
 def _of_this_text(tokenizer, path, raw, texts):
     """The tokenizer, if of the first texts' tokens at most half are unknown to it: else it is another text's."""
-    ids = np.concatenate([np.array(row, np.int32) for rows in texts for row in tokenizer.encode(rows)])
+    ids = np.concatenate([np.array(row, np.int32) for row in tokenizer.encode(texts)])
     unknown = int((ids == tokenizer.unknown).sum())
     if 2 * unknown > len(ids):
         raise UserError(
@@ -301,10 +303,6 @@ def _of_this_text(tokenizer, path, raw, texts):
             "it was trained on other text, or with another data.normalize",
         )
     return tokenizer
-
-
-def _first(raw, field):
-    return [text for text, _ in itertools.islice(pieces(raw, "train", field, {}), 256)]
 
 
 def _closed(encoded, max_len, notes):

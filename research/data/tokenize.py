@@ -90,6 +90,8 @@ class Tokenizer:
         steps = flat(parts["normalizer"] or {"normalizers": []})
         if not {step["type"] for step in steps} <= {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}:
             return False
+        if any(token["lstrip"] for token in parts["added_tokens"]):  # which takes the end of a line before it
+            return False
         cutter = parts["pre_tokenizer"]
         if cutter is None:
             return not parts["model"].get("merges", True)  # characters

@@ -81,9 +81,9 @@ class Decoder(nn.Module):
         The R texts are as many for each prompt, side by side.
         """
         own, columns, positions = carry
-        shared, seen = (None, None) if memory is None else memory
-        place = seen, columns - positions, columns[0]
-        before = [Before(shared and shared[i], place[0], layer, *place[1:]) for i, layer in enumerate(own)]
+        prompts, seen = ([None] * self.layers, None) if memory is None else memory
+        first, column = columns - positions, columns[0]  # below 0 where the text begins in a prompt that is shared
+        before = [Before(prompt, seen, layer, first, column) for prompt, layer in zip(prompts, own)]
         x, kernel, own = self._read(token[:, None], positions[:, None], None, False, before)
         return product(x, kernel, dtype=self.dtype)[:, 0], (own, columns + 1, positions + 1)
 
