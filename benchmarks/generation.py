@@ -10,12 +10,11 @@ own that works in turns of some seconds, the others waiting. Writes results/spee
 -m research.studies.tables` makes README's table.
 """
 
-import time
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.turns import compare
+from benchmarks.turns import again, compare
 
 LAYERS, HEADS, WIDTH, CONTEXT, VOCABULARY = 6, 6, 384, 256, 69
 PROMPT, TOKENS = 32, 200
@@ -28,17 +27,6 @@ class Ids(NamedTuple):
     pad: None = None
     begin: None = None
     end: None = None
-
-
-def in_turns(write, batch):
-    def work(seconds):
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not done:
-            write()
-            done += batch * TOKENS
-        return done, time.perf_counter() - began, 0.0
-
-    return work
 
 
 def prompts(batch):
@@ -64,7 +52,7 @@ def ours(workload):
         pieces = list(continuation.write(model, variables, given, TOKENS, ids, how=GREEDY))
         assert sum(piece.shape[1] for piece in pieces) == TOKENS
 
-    return in_turns(write, batch)
+    return again(write, batch * TOKENS)
 
 
 def transformers(workload):
@@ -84,7 +72,7 @@ def transformers(workload):
             )
         assert found.shape == (batch, PROMPT + TOKENS)
 
-    return in_turns(write, batch)
+    return again(write, batch * TOKENS)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ WORKLOADS, which change no number beyond rounding. Writes results/speed_images.j
 `python -m research.studies.tables` makes README's table.
 """
 
-import time
-
-from benchmarks.turns import compare, ours
+from benchmarks.turns import again, compare, ours
 
 WORKLOADS = {  # name: config file, batch size, settings of ours
     "mnist_64": ("mnist_cnn", 64, {"train.steps_per_call": 8}),
@@ -51,16 +49,12 @@ def torch(name, batch_size, channels_last):
     adam = name == "mnist_cnn"
     optimizer = torch.optim.Adam(parameters, fused=True) if adam else torch.optim.SGD(parameters, lr=0.01, fused=True)
 
-    def train(seconds):
-        began, examples = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not examples:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            examples += batch_size
-        return examples, time.perf_counter() - began, 0.0
+    def train():
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
 
-    return train
+    return again(train, batch_size)
 
 
 def keras(name, batch_size):
@@ -80,14 +74,7 @@ def keras(name, batch_size):
     labels = tf.random.uniform((batch_size,), maxval=10, dtype=tf.int32)
     step = tf.function(lambda: model.train_step((images, labels)))
 
-    def train(seconds):
-        began, examples = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not examples:
-            step()
-            examples += batch_size
-        return examples, time.perf_counter() - began, 0.0
-
-    return train
+    return again(step, batch_size)
 
 
 SIDES = {

@@ -12,11 +12,9 @@ PyTorch's step by step. Each side is a process of its own that works in turns of
 Writes results/speed_recurrent.json, from which `python -m research.studies.tables` makes README's table.
 """
 
-import time
-
 import numpy as np
 
-from benchmarks.turns import compare
+from benchmarks.turns import again, compare
 
 BATCH, LENGTH, VOCABULARY, WIDTH, LAYERS = 64, 100, 100, 128, 2
 WORKLOADS = {  # name: attention, input feeding, beam (0: training)
@@ -70,23 +68,15 @@ def ours(workload):
     step, key = make_train_step(model, task, optimizer, config, mesh), sharding.place(run_key(0), whole)
     predict = jax.jit(lambda variables, source: task.predict(model, variables, {"source": source}))
 
-    def train(seconds):
+    def train():
         nonlocal state
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not done:
-            state, metrics = step(state, {}, batch, key, STEPS_PER_CALL)
-            jax.block_until_ready(metrics)
-            done += STEPS_PER_CALL * BATCH * LENGTH
-        return done, time.perf_counter() - began, 0.0
+        state, metrics = step(state, {}, batch, key, STEPS_PER_CALL)
+        jax.block_until_ready(metrics)
 
-    def translate(seconds):
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not done:
-            jax.block_until_ready(predict({"params": state.params}, batch["source"][0]))
-            done += BATCH
-        return done, time.perf_counter() - began, 0.0
+    def translate():
+        jax.block_until_ready(predict({"params": state.params}, batch["source"][0]))
 
-    return translate if beam else train
+    return again(translate, BATCH) if beam else again(train, STEPS_PER_CALL * BATCH * LENGTH)
 
 
 def torch_network(attention, fed):
@@ -173,25 +163,17 @@ def torch(workload):
     source, target = torch.from_numpy(tokens(rng)).long(), torch.from_numpy(tokens(rng)).long()
     before = nn.functional.pad(target[:, :-1], (1, 0), value=2)
 
-    def train(seconds):
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not done:
-            optimizer.zero_grad()
-            logits = network(source, before)
-            nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), target.reshape(-1)).backward()
-            optimizer.step()
-            done += BATCH * LENGTH
-        return done, time.perf_counter() - began, 0.0
+    def train():
+        optimizer.zero_grad()
+        logits = network(source, before)
+        nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), target.reshape(-1)).backward()
+        optimizer.step()
 
-    def translate(seconds):
-        began, done = time.perf_counter(), 0
+    def translate():
         with torch.inference_mode():
-            while time.perf_counter() - began < seconds or not done:
-                torch_search(network, source, beam)
-                done += BATCH
-        return done, time.perf_counter() - began, 0.0
+            torch_search(network, source, beam)
 
-    return translate if beam else train
+    return again(translate, BATCH) if beam else again(train, BATCH * LENGTH)
 
 
 if __name__ == "__main__":

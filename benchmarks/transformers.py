@@ -12,9 +12,7 @@ autocast; parameters are float32. Counted are tokens. Each side is a process of 
 Writes results/speed_transformers.json, from which `python -m research.studies.tables` makes README's table.
 """
 
-import time
-
-from benchmarks.turns import compare, ours
+from benchmarks.turns import again, compare, ours
 
 SMALL, MIDDLE = (4, 4, 128, 64, 12), (6, 6, 384, 256, 16)  # layers, heads, width, context, batch
 WORKLOADS = {  # name: size, dtype, settings of ours
@@ -80,20 +78,16 @@ def torch(workload, compiled):
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
     text = torch.randint(4, VOCABULARY, (batch, context + 1))
 
-    def train(seconds):
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not done:
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-                logits = forward(text[:, :-1])
-                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            done += batch * context
-        return done, time.perf_counter() - began, 0.0
+    def train():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = forward(text[:, :-1])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
 
-    return train
+    return again(train, batch * context)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,19 @@ def lines(workload, row, unit):
         )
 
 
+def again(once, count):
+    """work(seconds), as compare() wants it: once() does so many things, waits for no data, and is called in a loop."""
+
+    def work(seconds):
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds or not done:
+            once()
+            done += count
+        return done, time.perf_counter() - began, 0.0
+
+    return work
+
+
 def ours(name, overrides, count):
     """Our side, data and all: the step of a config over its own batches.
 

@@ -10,9 +10,8 @@ results/speed_word_vectors.json.
 """
 
 import logging
-import time
 
-from benchmarks.turns import ROOT, compare, ours
+from benchmarks.turns import ROOT, again, compare, ours
 
 WORKLOADS = {"skipgram_1e-3": 1e-3, "skipgram_1e-4": 1e-4}  # name: subsample
 WORKERS = 2
@@ -40,14 +39,10 @@ def gensim(workload):
     part = texts[: len(texts) // 5]
     words = sum(map(len, part))
 
-    def train(seconds):
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds or not done:
-            model.train(part, total_examples=len(part), epochs=1)
-            done += words
-        return done, time.perf_counter() - began, 0.0
+    def train():
+        model.train(part, total_examples=len(part), epochs=1)
 
-    return train
+    return again(train, words)
 
 
 def gensim_texts(config):
