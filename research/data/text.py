@@ -178,19 +178,25 @@ def _windows(text, max_len, context, packed):
 
     def stacked(records):
         first = scored_from[records][:, None]
-        places = first - np.where(first > 0, context, 0) + np.arange(max_len)
-        inside, at = places < n, np.minimum(places, n - 1)
-        document = np.searchsorted(text.ends, at, side="right") if packed else np.zeros_like(at)
-        begins = np.where(document > 0, text.ends[document - 1], 0)
-        before = np.where(at > begins, text.at(np.maximum(at - 1, 0)), BEGIN)
-        found = {
-            "tokens": np.where(inside, before, PAD),
-            "targets": np.where(inside & (places >= first), text.at(at), PAD),
-        }
+        start = first - np.where(first > 0, context, 0)
+        places = start + np.arange(-1, max_len)  # with the token before
+        inside = places[:, 0].min() >= 0 and places[:, -1].max() < n  # as most batches are
+        ids = text.at(places if inside else np.clip(places, 0, n - 1))
+        before, targets, places = ids[:, :-1].copy(), ids[:, 1:], places[:, 1:]
+        found = {"tokens": before, "targets": targets}
         if packed:
-            found["segments"] = np.where(inside, document - document[:, :1], -1)
-            found["positions"] = np.where(inside, places - np.maximum(begins, places[:, :1]), 0)
-        return {field: x.astype(np.int32) for field, x in found.items()}
+            document = np.searchsorted(text.ends, np.minimum(places, n - 1), side="right")
+            begins = np.where(document > 0, text.ends[document - 1], 0)
+            before[places == begins] = BEGIN
+            found["segments"] = (document - document[:, :1]).astype(np.int32)
+            found["positions"] = (places - np.maximum(begins, start)).astype(np.int32)
+        if context:
+            targets[places < first] = PAD
+        if not inside:
+            before[places == 0] = BEGIN
+            for field, x in found.items():
+                x[places >= n] = {"segments": -1, "positions": 0}.get(field, PAD)
+        return found
 
     return Rows(len(scored_from), stacked, text.notes)
 

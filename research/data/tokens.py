@@ -49,7 +49,7 @@ class TokenFile:
             if zlib.crc32(self.ends) != index["ends"]:
                 raise self._damaged(file, "it is not as written")
             file = "tokens.bin"
-            self.tokens = np.memmap(folder / file, dtype, "r")
+            self.tokens = np.asarray(np.memmap(folder / file, dtype, "r"))  # as a plain array it is read sooner
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(file, f"{type(error).__name__}: {error}") from error
         if len(self.tokens) != self.size:
@@ -61,14 +61,14 @@ class TokenFile:
 
     def at(self, places):
         """int32[...], the ids at places int64[...]."""
-        stretch = places // STRETCH
-        if not self.seen[stretch].all():
+        if not self.seen.all():
+            stretch = places // STRETCH
             for i in np.unique(stretch[~self.seen[stretch]]):
                 if zlib.crc32(self.tokens[i * STRETCH : (i + 1) * STRETCH]) != self.sums[i]:
                     last = min((i + 1) * STRETCH, self.size) - 1
                     raise self._damaged("tokens.bin", f"ids {i * STRETCH} to {last} are not as written")
                 self.seen[i] = True
-        return self.tokens[places].astype(np.int32)
+        return self.tokens.take(places).astype(np.int32)
 
     def counts(self, n, vocabulary):
         """int64[vocabulary], how often each id stands among the first n."""
