@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,32 @@ from research.errors import UserError
 
 SAMPLE = [
     "To be, or not to be: that is the question.\nWhether 'tis nobler\n\n  in the mind 12 + 3\n",
-    "Ünïcode — 漢字\nüx",
+    "Ünïcode 漢字\nüx",
+    "a:\n\n  b \n \n  a\n  b\n" * 9,  # so that bpe has tokens of several blanks
+    *["b \n"] * 60,
 ]
-TEXT = st.text(st.sampled_from("ab 'Z1.,\n\t\u00a0\u3000é漢<>"), max_size=120)
+PARTS = [
+    "a",
+    "b",
+    "Z",
+    "1",
+    "'",
+    ".",
+    ",",
+    "<",
+    ">",
+    "é",
+    "漢",
+    " ",
+    "\n",
+    "\t",
+    "\u00a0",
+    "\u3000",
+    "\n  ",
+    " \n",
+    "\n\n",
+]
+TEXT = st.lists(st.sampled_from(PARTS), max_size=60).map("".join)
 
 
 class Texts:
@@ -209,6 +233,7 @@ def _open_in_process(home, log):
         def __getitems__(self, records):
             with open(log, "a") as file:
                 file.write("read\n")
+            time.sleep(3)  # the other is there by then
             return super().__getitems__(records)
 
     tokenizer = tokenize.train(["\n ab."], "characters", 100)
