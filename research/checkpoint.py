@@ -259,23 +259,20 @@ def _sums(state):
     return {name(path): zlib.crc32(np.ascontiguousarray(leaf)) for path, leaf in leaves}
 
 
-def warm_start(variables, init_from):
-    """Takes over another run's variables where path and shape agree; layers that are stacked go by their own names, as
+def warm_start(variables, source, prefixes=()):
+    """Takes over other variables where path and shape agree; layers that are stacked go by their own names, as
     block3/qkv_kernel.
 
     Args:
-        variables: {"params": ..., collection: ...} of the new run.
-        init_from: FOLDER, or FOLDER:PREFIX,PREFIX to take only what stands at or below one of these paths.
+        variables, source: {"params": ..., collection: ...} of the new run, and of the other.
+        prefixes: take only what stands at or below one of these paths; all, if there are none.
 
     Returns:
         variables, the paths that matched, and those of the new run that did not, each with the reason.
 
     Raises:
-        UserError: 2 where nothing matches or a prefix names nothing, 4 where the run cannot be read.
+        UserError: 2 where nothing matches or a prefix names nothing.
     """
-    folder, _, prefixes = init_from.partition(":")
-    prefixes = tuple(prefix for prefix in prefixes.split(",") if prefix)
-    _, source = read_best(folder)
     found = {path: value for path, value in _leaves(unstacked(source))}
     each = unstacked(variables)
     own = [path.split("/", 1)[1] for path, _ in _leaves(each)]
@@ -289,7 +286,7 @@ def warm_start(variables, init_from):
         if prefixes and not any(_below(bare, prefix) for prefix in prefixes):
             reason = "not asked for"
         elif path not in found:
-            reason = "not in the other run"
+            reason = "not there"
         elif found[path].shape != value.shape:
             reason = f"shape {found[path].shape} there, {value.shape} here"
         else:
@@ -299,7 +296,7 @@ def warm_start(variables, init_from):
         missed.append(f"{path}: {reason}")
         leaves.append(value)
     if not matched:
-        raise UserError(2, f"config.init_from: nothing in {init_from} matches; {'; '.join(missed[:3])}")
+        raise UserError(2, f"config.init_from: nothing there matches; {'; '.join(missed[:3])}")
     taken = jax.tree.unflatten(jax.tree.structure(each), leaves)
     return stacked_like(taken, variables), matched, missed
 

@@ -143,6 +143,9 @@ def resolve(config, dataset, devices):
                 2,
                 f"config.data.augment.{name}: {config.data.name} has no {'text' if name in TEXT_AUGMENT else 'images'}",
             )
+    text = [name for name in TEXT_AUGMENT if config.data.augment[name]]
+    if text and not dataset.tokenizer.is_ours:
+        raise UserError(2, f"config.data.augment.{text[0]}: only for the tokenizers that are trained here")
     side = min(dataset.features["image"][0][:2]) if "image" in dataset.features else math.inf
     if config.data.augment.cutout >= side:
         raise UserError(2, f"config.data.augment.cutout: {config.data.augment.cutout} covers images of side {side}")
@@ -186,7 +189,7 @@ def _determined(config, dataset):
         if field in config.model:
             if config.model[field] not in (None, found):
                 raise UserError(2, f"config.model.{field}: {config.model[field]}, but {config.data.name} has {found}")
-            if found is None:
+            if found is None and "head" not in config.model:  # by which a model decides whether it wants it
                 raise UserError(2, f"config.model.name: {config.model.name} wants {field}; {config.data.name} has none")
             values[f"model.{field}"] = found
     return values
@@ -338,7 +341,7 @@ def _check(config):
         if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:
             raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
     if "://" in (flat["init_from"] or ""):
-        raise UserError(2, f"config.init_from: {flat['init_from']}: a URL; a run folder is on a disk of this machine")
+        raise UserError(2, f"config.init_from: {flat['init_from']}: a URL; give a run folder, or hf:FOLDER_OR_NAME")
     if flat["train.steps"] is None and not flat["train.epochs"]:
         raise UserError(2, "config.train.epochs: a run needs a length; give this or config.train.steps")
     if flat["optimizer.schedule"] == "exponential" and not flat["optimizer.end_factor"]:

@@ -23,7 +23,11 @@ class Field(NamedTuple):
 
 FIELDS = {
     "seed": Field(int, 0, "seed of everything random: initial parameters, order, augmentation, dropout"),
-    "init_from": Field(str | None, None, "a run folder to take parameters from; FOLDER:PREFIX,PREFIX takes a part"),
+    "init_from": Field(
+        str | None,
+        None,
+        "a run folder to take parameters from, or hf:FOLDER_OR_NAME, Hugging Face's; FOLDER:PREFIX,PREFIX takes a part",
+    ),
     "data.name": Field(str, "digits", "the data set: " + ", ".join(sorted(DATASETS))),
     "data.batch_size": Field(int, 64, "examples a step, over all devices, microbatches and processes"),
     "data.eval_batch_size": Field(int, 500, "examples an evaluation step; changes no number"),
@@ -77,7 +81,7 @@ FIELDS = {
 }
 
 MEANINGS = {  # of arguments of named things, by the leaf's name, or its path where sections differ
-    "tokenizer": "characters, bytes, blanks, words, bpe, wordpiece or unigram; or a tokenizer.json",
+    "tokenizer": "characters, bytes, blanks, words, bpe, wordpiece or unigram; a tokenizer.json; or hf:FOLDER_OR_NAME",
     "vocabulary_size": "at most so many tokens",
     "min_count": "rarer tokens are unknown",
     "normalize": "done to texts first: nfc nfkc lowercase strip_accents strip_control strip_tags strip_urls whitespace",
@@ -89,6 +93,7 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "model.context": "how many positions there are: no text may be longer",
     "digits": "of the largest numbers",
     "packed": "documents see nothing of each other, and each begins at position 0",
+    "remove": "what is cut out of each message: headers, footers, quotes",
     "folder": "of a user's own: text files, a document each, or one; of parallel, train.src and train.tgt",
     "source": "suffix of the source's files",
     "target": "suffix of the target's files",
@@ -107,6 +112,7 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "remat": "the backward pass computes each block again: the memory of one block, a third more time",
     "scan": "layers stacked, one compiled block for all of them: compiles sooner, changes no number",
     "input_feeding": "what was attended to is fed to the next step",
+    "head": "tokens, label (of a text, by its last token), tags, span or none: what is told of a text",
     "tied": "one matrix embeds tokens and gives the logits",
     "dropout": "share of units dropped in training",
     "vocabulary": "filled in from the data",

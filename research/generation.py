@@ -4,7 +4,8 @@
 
 where every array of `carry` begins with R rows, or a multiple, a row's side by side; what the texts of a prompt or the
 hypotheses of a beam share, as the source, `decode` knows by itself. A row's result depends on that row alone, whatever
-stands beside it. `ids` has the token ids `pad`, `begin` and `end`, as a tokenizer does; each may be None.
+stands beside it. `ids` has the token ids `pad`, `begin` and `end`, as a tokenizer does: -1, no token's, for one that
+it lacks.
 """
 
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ def _penalised(logits, seen, how):
 
 def possible(logits, ids):
     """The same in float32, but for padding and begin, which are never generated: -inf."""
-    never = [i for i in (ids.pad, ids.begin) if i is not None and i != ids.end]
+    never = [i for i in (ids.pad, ids.begin) if i >= 0 and i != ids.end]
     return logits.astype(jnp.float32).at[..., jnp.array(never, jnp.int32)].set(-jnp.inf)
 
 
@@ -81,14 +82,9 @@ def log_probabilities(logits, ids):
     return possible(jax.nn.log_softmax(logits.astype(jnp.float32)), ids)
 
 
-def or_none(token):
-    """A token's id; of one that the vocabulary lacks -1, which is no token's."""
-    return -1 if token is None else token
-
-
 def lengths(tokens, ids):
     """int32[...]: how many tokens [..., T] are up to the first end, with it."""
-    ends = tokens == or_none(ids.end)
+    ends = tokens == ids.end
     return jnp.where(ends.any(axis=-1), jnp.argmax(ends, axis=-1) + 1, tokens.shape[-1])
 
 
@@ -138,7 +134,7 @@ def sample(decode, texts, steps, ids, how, *, stop=(), count=None):
         else:
             keys = jax.vmap(jax.random.fold_in, (0, None))(texts.keys, texts.t)
             token = jax.vmap(jax.random.categorical)(keys, filtered(scores, texts.seen, how))
-        token = jnp.where(texts.done, or_none(ids.pad), token.astype(jnp.int32))
+        token = jnp.where(texts.done, ids.pad, token.astype(jnp.int32))
         chosen = jnp.take_along_axis(log_probabilities(logits, ids), token[:, None], axis=1)[:, 0]
         log_probs = log_probs.at[:, i].set(jnp.where(texts.done, 0, chosen))
         done = texts.done | (token[:, None] == stop).any(axis=1)
@@ -146,7 +142,7 @@ def sample(decode, texts, steps, ids, how, *, stop=(), count=None):
         texts = Texts(token, carry, done, texts.t + 1, texts.keys, seen)
         return i + 1, tokens.at[:, i].set(token), log_probs, texts
 
-    tokens = jnp.full((rows, steps), or_none(ids.pad), jnp.int32)
+    tokens = jnp.full((rows, steps), ids.pad, jnp.int32)
     _, tokens, log_probs, texts = lax.while_loop(going_on, body, (0, tokens, jnp.zeros((rows, steps)), texts))
     return tokens, log_probs, texts
 
@@ -161,9 +157,8 @@ def greedy(decode, carry, first, max_len, ids):
         tokens int32[R, max_len], closed by an end where there was room for one, then padded; and the sum of their
         log-probabilities float32[R].
     """
-    stop = () if ids.end is None else (ids.end,)
     texts = Texts(first, carry, jnp.zeros(len(first), bool))
-    tokens, log_probs, _ = sample(decode, texts, max_len, ids, GREEDY, stop=stop)
+    tokens, log_probs, _ = sample(decode, texts, max_len, ids, GREEDY, stop=(ids.end,))
     return tokens, log_probs.sum(axis=1)
 
 
@@ -208,7 +203,7 @@ def beam_search(decode, carry, first, max_len, ids, *, beam_size, length_penalty
         best, place = lax.top_k((sums[..., None] + log_probs).reshape(rows, -1), 2 * k)  # [B, 2K], best first
         parent, token = place // vocabulary, (place % vocabulary).astype(jnp.int32)
         grown = pick_rows(live, parent).at[:, :, t].set(token)
-        ends = token == or_none(ids.end)
+        ends = token == ids.end
         # Set aside what ends among the first k.
         new = jnp.where(ends & (jnp.arange(2 * k) < k)[None], normalise(best, t + 1), -jnp.inf)
         scores, chosen = lax.top_k(jnp.concatenate([beams.scores, new], axis=1), k)
@@ -223,7 +218,7 @@ def beam_search(decode, carry, first, max_len, ids, *, beam_size, length_penalty
         done = beams.done | (scores[:, -1] >= normalise(sums[:, 0], t + 1))
         return _Beams(t + 1, live, sums, ended, scores, done, carry)
 
-    tokens = jnp.full((rows, k, max_len), or_none(ids.pad), jnp.int32)
+    tokens = jnp.full((rows, k, max_len), ids.pad, jnp.int32)
     alike = jnp.where(jnp.arange(k) == 0, 0.0, -jnp.inf)  # all beams are the same as yet
     sums = jnp.broadcast_to(alike[None], (rows, k))
     carry = rows_of(carry, jnp.repeat(jnp.arange(rows), k), rows)

@@ -41,9 +41,9 @@ def train(config, workdir, *, file="", size="", devices=None):
         return finished
     setup = prepare(config, dataset, mesh)
     if config.init_from is not None and not runs.is_begun(workdir):
-        runs.check_tokenizer(config.init_from, dataset.tokenizer)
+        start = runs.read_start(config.init_from, dataset.tokenizer)
         variables = {"params": setup.abstract.params, **setup.abstract.model_state}
-        warm_start(variables, config.init_from)  # raises where nothing matches, before anything is written
+        warm_start(variables, start.variables, start.prefixes)  # raises before anything is written
     at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
     data = runs.describe_data(setup.dataset, sorted(at_hand))
     with runs.lock(workdir) as folder, signals.caught() as stop:
@@ -125,11 +125,14 @@ def _begin(setup, log):
     """The state at step 0, and what TensorBoard shows of config and data."""
     state = jax.jit(setup.init, out_shardings=sharding.replicated(setup.mesh))(run_key(setup.config.seed))
     if setup.config.init_from is not None:
+        start = runs.read_start(setup.config.init_from, setup.dataset.tokenizer)
         variables = {"params": state.params, **state.model_state}
-        variables, matched, missed = warm_start(variables, setup.config.init_from)
+        variables, matched, missed = warm_start(variables, start.variables, start.prefixes)
         variables = sharding.place(variables, sharding.replicated(setup.mesh))
         log.say(f"init_from {setup.config.init_from}: {len(matched)} taken: {', '.join(matched)}")
         log.say(f"init_from {setup.config.init_from}: {len(missed)} not taken: {', '.join(missed) or '-'}")
+        for line in start.differences(setup.model):
+            log.say(f"init_from {setup.config.init_from}: {line}")
         ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
         state = state._replace(params=variables.pop("params"), model_state=variables, ema=ema)
     text = json.dumps(configs.to_json(setup.config), indent=2)
@@ -187,7 +190,7 @@ def _make_advance(setup, start):
 
     def advance(state, step, boundary):
         count, asked = min(k, boundary - step), time.monotonic()
-        batch = stack([next(batches) for _ in range(count)], k) if stacked else next(batches)
+        batch = stack([next(batches) for _ in range(count)], k, setup.dataset.pad) if stacked else next(batches)
         waited = time.monotonic() - asked
         state, measured = train_step(state, constants, batch, key, *((count,) if stacked else ()))
         return state, count, measured, waited

@@ -1,6 +1,7 @@
 """A run folder: its files, its lock, and reading it back."""
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -17,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research import config as configs
-from research import sharding
+from research import pretrained, sharding
 from research.checkpoint import read_best
-from research.data import tokenize
+from research.data import hub, tokenize
 from research.data.dataset import Dataset
 from research.errors import UserError
 from research.models import MODELS
@@ -172,18 +173,44 @@ def is_begun(workdir):
     return (pathlib.Path(workdir) / "config.json").is_file()
 
 
-def check_tokenizer(init_from, tokenizer):
-    """The run that parameters are taken from cuts text as this one does: else its embeddings are of other tokens.
+class Start(NamedTuple):
+    """What config.init_from names."""
+
+    model: Any  # Linen module
+    variables: Any  # {"params": ..., collection: ...}
+    prefixes: tuple[str, ...]  # of the paths that are asked for; () for all
+
+    def differences(self, model):
+        """Lines on the fields in which another model of the same kind differs: shapes need not show it."""
+        if type(model) is not type(self.model):
+            return []
+        fields = [field.name for field in dataclasses.fields(model) if field.name not in ("name", "parent")]
+        pairs = [(name, getattr(self.model, name), getattr(model, name)) for name in fields]
+        return [f"config.model.{name}: {there} there, {here} here" for name, there, here in pairs if there != here]
+
+
+def read_start(init_from, tokenizer):
+    """Reads FOLDER of a run, or hf:FOLDER_OR_NAME in Hugging Face's layout; :PREFIX,PREFIX behind it takes a part.
+
+    Args:
+        tokenizer: of the new run: of other tokens the embeddings there would say nothing.
 
     Raises:
-        UserError: 2.
+        UserError: 2 where it has another tokenizer, 3 and 4 where it cannot be read.
     """
-    folder = init_from.partition(":")[0]
-    other = read_tokenizer(folder)
+    foreign = init_from.startswith(hub.PREFIX)
+    place, _, prefixes = init_from.removeprefix(hub.PREFIX).partition(":")
+    if foreign:
+        folder = hub.find(hub.PREFIX + place, "config.init_from")
+        model, variables = pretrained.load(folder)
+        other, remedy = tokenize.read(folder) if tokenize.file_of(folder) else None, hub.PREFIX + place
+    else:
+        _, variables = read_best(place)
+        config, other, remedy = read_config(place), read_tokenizer(place), f"{place}/tokenizer.json"
+        model = MODELS[config.model.name](**configs.arguments("model", config))
     if other is not None and tokenizer is not None and other.digest != tokenizer.digest:
-        raise UserError(
-            2, f"config.init_from: {folder} has another tokenizer; give config.data.tokenizer={folder}/tokenizer.json"
-        )
+        raise UserError(2, f"config.init_from: {place} has another tokenizer; give config.data.tokenizer={remedy}")
+    return Start(model, variables, tuple(prefix for prefix in prefixes.split(",") if prefix))
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ flags.FLAGS.mark_as_parsed()
 
 from research import config as configs  # noqa: E402
 from research.data import prepare  # noqa: E402
-from research.data.recipes import RECIPES  # noqa: E402
+from research.data.recipes import GROUPS, RECIPES  # noqa: E402
 from research.models import MODELS  # noqa: E402
 from research.models.layers import Conv, Dropout, Norm, head  # noqa: E402
 from research.setup import prepare as prepare_run  # noqa: E402
@@ -125,6 +125,21 @@ def small_tiny_shakespeare():
     return {"input.txt": text[:16_000].encode()}
 
 
+def small_newsgroups20():
+    """Messages with a header, a quote and a signature, a file each; one word of the body tells the group."""
+    rng, members = np.random.default_rng(4), {}
+    groups = {group: f"word{i}" for i, group in enumerate(GROUPS)}
+    for split, n in (("train", 128), ("test", 48)):
+        for i in range(n):
+            group = GROUPS[i % len(GROUPS)]
+            said = " ".join(rng.choice(["some", "thing", "of", "caf\xe9", "note"], size=int(rng.integers(3, 12))))
+            members[f"20news-bydate-{split}/{group}/{100 + i}"] = (
+                f"From: a{i}@b.c\nSubject: Re: {said}\n\nIn article <{i}> somebody writes:\n> {said}\n\n"
+                f"{said} {groups[group]} {said}\n\n--\nName {i}, Place\n"
+            ).encode("latin-1")
+    return members
+
+
 SMALL_TEXTS = {
     "multi30k": small_multi30k,
     "glue/sst2": small_sst2,
@@ -135,14 +150,14 @@ SMALL_TEXTS = {
 
 def small_text(name):
     """The recipe of a data set of text, with a small raw file in place of each official one."""
-    examples = RECIPES[name].examples
-    return RECIPES[name]._replace(archives=(), examples=lambda members: examples(SMALL_TEXTS[name]()))
+    examples, members = RECIPES[name].examples, {**SMALL_TEXTS, "newsgroups20": small_newsgroups20}[name]
+    return RECIPES[name]._replace(archives=(), examples=lambda _: examples(members()))
 
 
 # Idempotent, and safe for two processes at once. A folder that is there is not made anew: `make clean` after a change.
 for _name in ("mnist", "fashion_mnist", "cifar10"):
     prepare.prepare(small_images(_name), CACHE / "tfds")
-for _name in SMALL_TEXTS:
+for _name in (*SMALL_TEXTS, "newsgroups20"):
     prepare.prepare(small_text(_name), CACHE / "tfds")
 
 

@@ -278,7 +278,7 @@ def test_numbers_that_make_no_run_are_refused(values, part):
 # Options that stay though no config sets them to other than their default, each with its user.
 NO_CONFIG_SETS = {
     # What every run has, as README's "Running" and "Three rungs" use it.
-    "seed", "init_from", "data.memory_limit_bytes", "data.workers", "train.parallel",
+    "seed", "data.memory_limit_bytes", "data.workers", "train.parallel",
     "train.ema", "train.early_stopping.metric", "train.early_stopping.patience",
     "checkpoint.keep", "optimizer.rules", "optimizer.decay_steps",
     "optimizer.decay_epochs", "optimizer.boundaries_steps", "optimizer.boundaries_epochs",

@@ -32,9 +32,9 @@ FORMS = {
 class Ids(NamedTuple):
     """Of a vocabulary without special tokens, unless given."""
 
-    pad: int | None = None
-    begin: int | None = None
-    end: int | None = None
+    pad: int = -1
+    begin: int = -1
+    end: int = -1
     size: int = V
 
 
@@ -202,13 +202,13 @@ CASES = "greedy greedy_repetition_penalty greedy_eos beam4 beam4_eos"
 def test_the_continuations_are_transformers(gpt2, case):
     known = json.loads((fixture() / "generation.json").read_text())
     found, settings = known["results"][case], known["results"][case]["settings"]
-    ids = Ids(known["pad_token_id"], None, settings["eos_token_id"], 600)
+    end = settings["eos_token_id"]
+    ids = Ids(known["pad_token_id"], -1, -1 if end is None else end, 600)
     given, steps = known["prompts"], settings["max_new_tokens"]
     real = lambda text: text[: int(lengths(text, ids))].tolist()
     if "num_beams" not in settings:
         how = GREEDY._replace(repetition_penalty=settings.get("repetition_penalty", 1.0))
-        stop = () if ids.end is None else (ids.end,)
-        texts = written(gpt2, given, steps, ids, how=how, stop=stop)
+        texts = written(gpt2, given, steps, ids, how=how, stop=(ids.end,))
         assert [real(text) for text in texts] == found["continuations"]
         return
     tokens, mask = continuation._padded([prompt[:-1] for prompt in given], 16)

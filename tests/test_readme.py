@@ -62,6 +62,10 @@ def test_every_command_of_a_config_header_trains(path, scratch):
     header = ast.get_docstring(ast.parse(path.read_text()))
     lines = commands(header)
     assert lines and all(f"--config=configs/{path.name}" in words[3].split(":")[0] for words in lines)
+    for name in sorted(
+        {name for words in lines for flag in words for name in re.findall(r"init_from=runs/(\w+)", flag)}
+    ):
+        assert run_script("train", f"--config=configs/{name}.py:tiny", f"--workdir=runs/{name}") == 0
     for number, words in enumerate(lines):
         script, flags = tiny(words)
         flags = [flag for flag in flags if not flag.startswith("--workdir")]

@@ -5,6 +5,7 @@ from functools import partial
 
 from research.data.cooccurrences import cooccurring
 from research.data.dataset import from_tfds, with_shuffled_train
+from research.data.newsgroups import newsgroups20
 from research.data.prepare import digits, stdlib
 from research.data.text import addition, labelled, own_text, pairs, parallel, running
 from research.errors import UserError, users_code
@@ -17,6 +18,7 @@ DATASETS = {
     "addition": addition,
     "parallel": parallel,
     "multi30k": partial(pairs, "multi30k", "de", "en"),
+    "newsgroups20": newsgroups20,
     "glue/sst2": partial(labelled, "glue/sst2", "sentence"),
     "stdlib": partial(running, stdlib, "text"),
     "text": own_text,

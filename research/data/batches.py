@@ -9,7 +9,6 @@ import numpy as np
 
 from research.data.cache import cached
 from research.data.order import Lengths, share, step_examples
-from research.data.tokenize import PAD
 from research.errors import UserError
 
 
@@ -66,7 +65,7 @@ def _lengths(dataset, pieces, arrays):
     if not dataset.buckets:
         return None
     longest = {
-        base: np.max([(arrays[base][field] != PAD).sum(axis=1) for field in dataset.sequences], axis=0)
+        base: np.max([(arrays[base][field] != dataset.pad).sum(axis=1) for field in dataset.sequences], axis=0)
         for base in arrays
     }
     tokens = np.concatenate([longest[base][start:stop] for base, start, stop in pieces])
@@ -123,7 +122,7 @@ def read_batch(split, examples, process=0, processes=1):
     return {field: x[:, :length] if field in split.dataset.sequences else x for field, x in batch.items()}
 
 
-def stack(batches, k):
+def stack(batches, k, pad):
     """[k, B, ...], tokens padded to the longest; what is missing to k is never looked at."""
     batches = batches + batches[-1:] * (k - len(batches))
 
@@ -131,7 +130,8 @@ def stack(batches, k):
         if len({array.shape for array in arrays}) == 1:
             return np.stack(arrays)
         longest = max(array.shape[1] for array in arrays)
-        return np.stack([np.pad(array, ((0, 0), (0, longest - array.shape[1]))) for array in arrays])
+        wide = lambda x: np.pad(x, ((0, 0), (0, longest - x.shape[1])), constant_values=pad)
+        return np.stack([wide(array) for array in arrays])
 
     return {field: join([batch[field] for batch in batches]) for field in batches[0]}
 
@@ -268,7 +268,8 @@ def _checked(dataset, base, records, batch):
         if field not in batch or bound is None:
             continue
         values = batch[field].reshape(len(records), -1)
-        wrong = np.argwhere((values < 0) | (values >= bound))
+        fill = values == dataset.pad if field in dataset.sequences else False
+        wrong = np.argwhere(((values < 0) | (values >= bound)) & ~np.asarray(fill))
         if len(wrong):
             row, place = wrong[0]
             what = "label" if field == "label" else f"token id in {field}"

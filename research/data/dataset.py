@@ -38,6 +38,11 @@ class Dataset:
         """How many tokens there are; None where there is no text."""
         return None if self.tokenizer is None else self.tokenizer.size
 
+    @property
+    def pad(self):
+        """What fills the fields of token ids."""
+        return 0 if self.tokenizer is None else self.tokenizer.pad
+
     def pieces(self, split, role="split"):
         """A TFDS split string as [(split, start, stop)].
 

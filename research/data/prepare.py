@@ -99,17 +99,19 @@ def _members(archive, manual, downloads, progress):
     if manual is None:
         path = download(archive.url, archive.sum, downloads, progress)
     else:
-        loose = {member: _manual_file(manual, member) for member in archive.members}
+        loose = {}
+        for member in archive.members:
+            loose |= _manual_folder(manual, member) if member[-1] == "/" else {member: _manual_file(manual, member)}
         name = archive.url.rsplit("/", 1)[-1]
         path = _manual_file(manual, name)
-        if path is None and not all(loose.values()):
+        if path is None and not (loose and all(loose.values())):
             raise UserError(3, f"{manual}: holds neither {name} nor {', '.join(archive.members)}")
     try:
         contents = _unpack(path, archive) if path else {member: loose[member].read_bytes() for member in loose}
     except OSError as error:
         raise UserError(3, f"{error.filename}: cannot be read: {error.strerror}") from error
     for member, data in contents.items():
-        _check(f"{path or loose[member]}: {member}", data, archive.members[member])
+        _check(f"{path or loose[member]}: {member}", data, archive.members.get(member))
     if manual is not None and None in archive.members.values():
         # Another packing of the right members is welcome; what has no sum of its own has but the archive's.
         if path:
@@ -133,11 +135,20 @@ def _manual_file(manual, name):
     return next((place for place in places if place.is_file()), None)
 
 
+def _manual_folder(manual, name):
+    """{path below the archive: file} of a folder that has been unpacked."""
+    root = pathlib.Path(manual) / name
+    return {f"{name}{path.relative_to(root)}": path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
 def _unpack(path, archive):
     try:
         if path.name.endswith(".tar.gz"):
+            folders = tuple(member for member in archive.members if member[-1] == "/")
             with tarfile.open(path) as tar:
-                return {member: tar.extractfile(member).read() for member in archive.members}
+                inside = [entry.name for entry in tar if entry.isfile() and entry.name.startswith(folders)]
+                named = [member for member in archive.members if member not in folders]
+                return {member: tar.extractfile(member).read() for member in [*named, *inside]}
         if path.name.endswith(".zip"):
             with zipfile.ZipFile(path) as packed:
                 return {member: packed.read(member) for member in archive.members}

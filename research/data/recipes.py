@@ -20,7 +20,8 @@ class Archive(NamedTuple):
 
     url: str
     sum: str | None  # of the archive as the official place serves it
-    members: dict  # {path inside it: sum of its content}; of a .gz or a plain file the one file it holds
+    members: dict  # {path inside it: sum of its content}; of a .gz or a plain file the one file it holds; of a folder,
+    # whose path ends with /, each file below it
 
 
 class Recipe(NamedTuple):
@@ -216,6 +217,24 @@ def _sst2(members):
     }
 
 
+def _newsgroups20(members):
+    splits = {"train": [], "test": []}
+    for path, data in sorted(members.items()):
+        place, group, number = path.split("/")
+        if group not in GROUPS:
+            raise UserError(3, f"{path}: {group} is none of the twenty groups")
+        example = {"text": data.decode("latin-1"), "label": GROUPS.index(group)}
+        splits[place.removeprefix("20news-bydate-")].append((f"{group}/{number}", example))
+    return splits
+
+
+GROUPS = (
+    "alt.atheism comp.graphics comp.os.ms-windows.misc comp.sys.ibm.pc.hardware comp.sys.mac.hardware comp.windows.x "
+    "misc.forsale rec.autos rec.motorcycles rec.sport.baseball rec.sport.hockey sci.crypt sci.electronics sci.med "
+    "sci.space soc.religion.christian talk.politics.guns talk.politics.mideast talk.politics.misc talk.religion.misc"
+).split()
+
+
 def _images(shape, labels):
     return {"image": ("image", shape), "label": ("label", tuple(labels))}
 
@@ -297,6 +316,13 @@ RECIPES = {
             "wikitext-2/wiki.valid.tokens": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
             "wikitext-2/wiki.test.tokens": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
         }),), _wikitext2, source_order=True),
+    "newsgroups20": Recipe(
+        "newsgroups20", "1.0.0", {"text": "text", "label": ("label", tuple(GROUPS))},
+        "http://qwone.com/~jason/20Newsgroups/",
+        # The sum is that of the archive under this name which scikit-learn fetches.
+        (Archive("http://qwone.com/~jason/20Newsgroups/20news-bydate.tar.gz",
+                 "8f1b2514ca22a5ade8fbb9cfa5727df95fa587f4c87b786e15c759fa66d95610",
+                 {"20news-bydate-train/": None, "20news-bydate-test/": None}),), _newsgroups20),
     "glue/sst2": Recipe(
         "glue/sst2", "2.0.0", {"sentence": "text", "label": ("label", ("negative", "positive")), "idx": "int32"},
         "https://nlp.stanford.edu/sentiment/index.html",

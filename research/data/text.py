@@ -1,8 +1,9 @@
 """Data sets of text: read through TFDS, cut by a tokenizer trained on their own train split, padded to one length.
 
 Three shapes: `pairs` (source and target), `labelled` (one label a text), `running` (windows of running text). Their
-argument `tokenizer` is a kind of research.data.tokenize, the path of a tokenizer.json, or a Tokenizer: the one that a
-run folder has kept. Bytes that are no UTF-8 become U+FFFD; these and the texts cut at max_len are counted.
+argument `tokenizer` is a kind of research.data.tokenize, a tokenizer.json or a folder of Hugging Face's layout, or a
+Tokenizer: the one that a run folder has kept. Bytes that are no UTF-8 become U+FFFD; these and the texts cut at max_len
+are counted.
 """
 
 import functools
@@ -12,12 +13,12 @@ from functools import partial
 
 import numpy as np
 
-from research.data import tokenize
+from research.data import hub, tokenize
 from research.data.cache import cached
 from research.data.dataset import Dataset, from_tfds
 from research.data.files import corpus, from_files
 from research.data.prepare import ensure
-from research.data.tokenize import BEGIN, END, PAD, Tokenizer
+from research.data.tokenize import Tokenizer
 from research.data.tokens import count, pieces, texts, token_file
 from research.errors import UserError
 
@@ -46,13 +47,14 @@ def pairs(
     target_len = target_len or max_len
     raw = from_tfds(raw) if isinstance(raw, str) else raw
     fields = (target_field, source_field) if reverse else (source_field, target_field)
-    tokenizer = _tokenizer(tokenizer, raw, fields, vocabulary_size, min_count, normalize)
+    tokenizer = _with_ends(_tokenizer(tokenizer, raw, fields, vocabulary_size, min_count, normalize))
+    behind = ([], [tokenizer.end])
 
     def convert(examples, notes):
         source, target = (texts(examples, field, notes) for field in fields)
         converted = {
-            "source": _closed(tokenizer.encode(source), max_len, notes),
-            "target": _closed(tokenizer.encode(target), target_len, notes),
+            "source": _rows(tokenizer, source, max_len, behind, notes),
+            "target": _rows(tokenizer, target, target_len, behind, notes),
         }
         return converted | ({"reference": _references(target, tokenizer, 8 * max_len, notes)} if language else {})
 
@@ -66,7 +68,7 @@ def _references(texts, tokenizer, size, notes):
     """uint8[n, size]: texts as normalized, in UTF-8, padded with zeros; longer ones are cut, and counted."""
     references = [list(tokenizer.normalize(text).encode()) for text in texts]
     count(notes, f"references cut to {size} bytes", sum(len(reference) > size for reference in references))
-    return _padded([reference[:size] for reference in references], size).astype(np.uint8)
+    return _padded([reference[:size] for reference in references], size, 0).astype(np.uint8)
 
 
 def parallel(
@@ -87,7 +89,7 @@ def parallel(
 
 
 def labelled(
-    name,
+    raw,
     field,
     *,
     tokenizer: str = "words",
@@ -97,12 +99,16 @@ def labelled(
     max_len: int = 64,
     buckets: tuple[int, ...] = (),
 ):
-    """One label a text. Examples: tokens int32[max_len], closed by an end where it is not cut, and padded; label."""
-    raw = from_tfds(name)
+    """One label a text; `raw` as for `pairs`.
+
+    Examples: tokens int32[max_len], as the tokenizer's texts are read whole (ours closed by an end, see
+    Tokenizer.frame), cut at max_len and padded; label.
+    """
+    raw = from_tfds(raw) if isinstance(raw, str) else raw
     tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize)
 
     def convert(examples, notes):
-        tokens = _closed(tokenizer.encode(texts(examples, field, notes)), max_len, notes)
+        tokens = _rows(tokenizer, texts(examples, field, notes), max_len, tokenizer.frame, notes)
         return {"tokens": tokens, "label": np.array([example["label"] for example in examples], np.int32)}
 
     features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
@@ -140,7 +146,7 @@ def running(
     if context >= max_len:
         raise UserError(2, f"config.data.context: {context} of max_len {max_len} leave nothing to score")
     raw = from_tfds(raw) if isinstance(raw, str) else raw()
-    tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, newline)
+    tokenizer = _with_ends(_tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, newline))
 
     @functools.cache
     def tokens(base):
@@ -149,7 +155,7 @@ def running(
 
     @functools.cache
     def windows(base):
-        return _windows(tokens(base), max_len, 0 if base == "train" else context, packed)
+        return _windows(tokens(base), tokenizer, max_len, 0 if base == "train" else context, packed)
 
     n = len(tokens("train")) - 1
     if n < max_len:
@@ -171,7 +177,7 @@ def running(
     )
 
 
-def _windows(text, max_len, context, packed):
+def _windows(text, ids, max_len, context, packed):
     """The windows of a TokenFile as Rows, see `running`."""
     n = len(text) - 1  # an end stands between documents: that of the last is left out
     scored_from = np.concatenate([[0], np.arange(max_len, n, max_len - context)])
@@ -181,21 +187,21 @@ def _windows(text, max_len, context, packed):
         start = first - np.where(first > 0, context, 0)
         places = start + np.arange(-1, max_len)  # with the token before
         inside = places[:, 0].min() >= 0 and places[:, -1].max() < n  # as most batches are
-        ids = text.at(places if inside else np.clip(places, 0, n - 1))
-        before, targets, places = ids[:, :-1].copy(), ids[:, 1:], places[:, 1:]
+        found = text.at(places if inside else np.clip(places, 0, n - 1))
+        before, targets, places = found[:, :-1].copy(), found[:, 1:], places[:, 1:]
         found = {"tokens": before, "targets": targets}
         if packed:
             document = np.searchsorted(text.ends, np.minimum(places, n - 1), side="right")
             begins = np.where(document > 0, text.ends[document - 1], 0)
-            before[places == begins] = BEGIN
+            before[places == begins] = ids.begin
             found["segments"] = (document - document[:, :1]).astype(np.int32)
             found["positions"] = (places - np.maximum(begins, start)).astype(np.int32)
         if context:
-            targets[places < first] = PAD
+            targets[places < first] = ids.pad
         if not inside:
-            before[places == 0] = BEGIN
+            before[places == 0] = ids.begin
             for field, x in found.items():
-                x[places >= n] = {"segments": -1, "positions": 0}.get(field, PAD)
+                x[places >= n] = {"segments": -1, "positions": 0}.get(field, ids.pad)
         return found
 
     return Rows(len(scored_from), stacked, text.notes)
@@ -285,7 +291,7 @@ def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, newlin
         def __iter__(self):
             return itertools.chain.from_iterable(map(texts_of, fields))
 
-    if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given):
+    if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given or given.startswith(hub.PREFIX)):
         first = [text for field in fields for text in itertools.islice(texts_of(field), 256)]
         return _of_this_text(tokenize.read(given), given, raw, first)
 
@@ -311,14 +317,25 @@ def _of_this_text(tokenizer, path, raw, texts):
     return tokenizer
 
 
-def _closed(encoded, max_len, notes):
-    """int32[n, max_len]: ids and an end, padded; longer ones are cut, without an end, and counted."""
-    count(notes, f"texts cut to {max_len} tokens", sum(len(ids) >= max_len for ids in encoded))
-    return _padded([[*ids, END][:max_len] for ids in encoded], max_len)
+def _with_ends(tokenizer):
+    """The tokenizer, if it has what stands before and behind a text."""
+    for role in ("begin", "end"):
+        if tokenizer.special[role] < 0:
+            known = ", ".join(tokenize.ROLES[role])
+            raise UserError(2, f"config.data.tokenizer: it has no token for the {role} of a text: none of {known}")
+    return tokenizer
 
 
-def _padded(rows, length):
-    result = np.full((len(rows), length), PAD, np.int32)
+def _rows(tokenizer, texts, max_len, frame, notes):
+    """int32[n, max_len]: the ids of a text between those of the frame, padded; longer ones are cut, and counted."""
+    before, behind = frame
+    rows = [[*before, *ids, *behind] for ids in tokenizer.encode(texts)]
+    count(notes, f"texts cut to {max_len} tokens", sum(len(row) > max_len for row in rows))
+    return _padded([row[:max_len] for row in rows], max_len, tokenizer.pad)
+
+
+def _padded(rows, length, fill):
+    result = np.full((len(rows), length), fill, np.int32)
     for row, ids in zip(result, rows):
         row[: len(ids)] = ids
     return result

@@ -9,7 +9,8 @@
     unigram      Kudo 2018 (arXiv:1804.10959); trained twice, it comes out a little different: the library's doing
 
 Bytes and bpe give any text back exactly; characters do where none is unknown. Ids 0 to 3 are padding, unknown, begin
-and end in all of them, and no text is read as one of these.
+and end in all of them, and no text is read as one of these. Those of others, out of folders in Hugging Face's layout,
+keep their own special tokens: what each is for is asked of the Tokenizer.
 """
 
 import dataclasses
@@ -20,20 +21,54 @@ import pathlib
 
 import numpy as np
 
+from research.data import hub
 from research.errors import UserError, pick
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL = ("< pad >", "< unknown >", "< begin >", "< end >")  # each with a blank: no cutter gives such a token
+ROLES = {  # what special tokens are for, by how they are spelled: ours, BERT's, RoBERTa's and T5's, GPT-2's
+    "pad": (SPECIAL[PAD], "[PAD]", "<pad>"),
+    "unknown": (SPECIAL[UNKNOWN], "[UNK]", "<unk>"),
+    "begin": (SPECIAL[BEGIN], "[CLS]", "<s>", "<|endoftext|>"),
+    "end": (SPECIAL[END], "[SEP]", "</s>", "<|endoftext|>"),
+}
 NEWLINE = " <eos> "  # the end of a line as a word, by custom
 KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A trained tokenizer; its JSON is Hugging Face's, and all that there is of it."""
+    """A trained tokenizer; its JSON is Hugging Face's, and all that there is of it.
+
+    `pad`, `unknown`, `begin` and `end` are ids, -1 where it has no such token: an id that no token has.
+    """
 
     json: str
-    pad, unknown, begin, end = PAD, UNKNOWN, BEGIN, END  # for those who see a tokenizer and not this module
+    pad = property(lambda self: self.special["pad"])
+    unknown = property(lambda self: self.special["unknown"])
+    begin = property(lambda self: self.special["begin"])
+    end = property(lambda self: self.special["end"])
+
+    @functools.cached_property
+    def special(self):
+        """{role: id}, of each of ROLES."""
+        named = {token["content"]: token["id"] for token in json.loads(self.json)["added_tokens"] if token["special"]}
+        if self.is_ours:
+            named = {token: i for i, token in enumerate(SPECIAL)}
+        return {role: next((named[s] for s in spelled if s in named), -1) for role, spelled in ROLES.items()}
+
+    @functools.cached_property
+    def is_ours(self):
+        return all(self._library.id_to_token(i) == token for i, token in enumerate(SPECIAL))
+
+    @functools.cached_property
+    def frame(self):
+        """The ids before and behind a text that is read whole: of ours an end behind, of others what their template
+        adds, which is nothing for GPT-2."""
+        if self.is_ours:
+            return [], [END]
+        added = self._library.encode("", add_special_tokens=True).ids
+        return added[:-1], added[-1:]
 
     @functools.cached_property
     def _library(self):
@@ -67,14 +102,18 @@ class Tokenizer:
         cutter = (parts["pre_tokenizer"] or {}).get("type")
         if cutter == "WhitespaceSplit":
             sizes = [2 if token == NEWLINE.strip() else 1 + len(token.encode()) for token in self.vocabulary]
-            sizes[: len(SPECIAL)] = [0] * len(SPECIAL)
+            unknown = 0
         elif parts["model"]["type"] == "BPE":
             one_a_byte = "ByteLevel" in self.json  # its alphabet has a character for each byte
             sizes = [len(token) if one_a_byte else len(token.encode()) for token in self.vocabulary]
-            sizes[: len(SPECIAL)] = [0, 1, 0, 0]
+            unknown = 1
         else:
             return None
-        return np.array(sizes, np.int32)
+        sizes, special = np.array(sizes, np.int32), {i for i in self.special.values() if i >= 0}
+        sizes[list(special)] = 0
+        if self.unknown >= 0:
+            sizes[self.unknown] = unknown
+        return sizes
 
     def by_lines(self, newline="\n"):
         """Whether ids of a text are those of its parts end to end, if it is cut behind the end of a line that stands
@@ -113,14 +152,19 @@ class Tokenizer:
         Raises:
             UserError: 3, for an id outside the vocabulary.
         """
-        ids = np.asarray(ids)
+        ids = np.asarray(ids, np.int64)
+        ids = ids[ids != self.pad]
         if ids.size and not (0 <= ids.min() and ids.max() < self.size):
             raise UserError(
                 3, f"token id {ids.max() if ids.max() >= self.size else ids.min()} is outside [0, {self.size})"
             )
-        ends = np.flatnonzero(ids == END)
+        if self.begin != self.end:
+            ids = ids[ids != self.begin]
+        elif len(ids) and ids[0] == self.begin:  # GPT-2's one token for both
+            ids = ids[1:]
+        ends = np.flatnonzero(ids == self.end)
         ids = ids[: ends[0]] if len(ends) else ids
-        return self._library.decode([int(i) for i in ids if i not in (PAD, BEGIN)], skip_special_tokens=False)
+        return self._library.decode(ids.tolist(), skip_special_tokens=False)
 
     def stream(self, before):
         """A function that takes the ids behind these, some at a time, and gives the text that each lot adds.
@@ -141,22 +185,47 @@ class Tokenizer:
         object.__setattr__(self, "json", state)
 
 
-def read(path):
-    """A tokenizer from its JSON file.
+def read(source):
+    """A tokenizer from its JSON file; from a folder in Hugging Face's layout, or the name of one: hf:FOLDER_OR_NAME.
 
     Raises:
-        UserError: 3, for a file that is none, or whose ids 0 to 3 are not those of SPECIAL.
+        UserError: 3, for a file that is none, or a folder without.
     """
+    path = pathlib.Path(source)
+    if str(source).startswith(hub.PREFIX) or path.is_dir():
+        folder = hub.find(str(source), "config.data.tokenizer")
+        path = file_of(folder)
+        if path is None:
+            raise UserError(3, f"{folder}: no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
     try:
-        tokenizer = Tokenizer(pathlib.Path(path).read_text(encoding="utf-8"))
-        first = tuple(tokenizer._library.id_to_token(i) for i in range(len(SPECIAL)))
+        tokenizer = _of_bpe(path) if path.name == "vocab.json" else Tokenizer(path.read_text(encoding="utf-8"))
+        if not tokenizer.size:  # for this the library reads it
+            raise ValueError("it has no token")
     except OSError as error:
         raise UserError(3, f"{path}: no tokenizer can be read there: {error.strerror}") from error
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(3, f"{path}: not a tokenizer in Hugging Face's JSON: {error}") from error
-    if first != SPECIAL:
-        raise UserError(3, f"{path}: a tokenizer of another kind: its tokens 0 to 3 are {first}, not {SPECIAL}")
     return tokenizer
+
+
+def file_of(folder):
+    """The file in a folder of Hugging Face's layout by which its tokenizer is read; None where there is none."""
+    for name, beside in (("tokenizer.json", "tokenizer.json"), ("vocab.json", "merges.txt")):
+        if (folder / name).exists() and (folder / beside).exists():
+            return folder / name
+    return None
+
+
+def _of_bpe(path):
+    """GPT-2's tokenizer out of vocab.json and merges.txt."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    library = tokenizers.Tokenizer(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    library.add_special_tokens([ROLES["end"][-1]])
+    return Tokenizer(library.to_str())
 
 
 def normalizers():

@@ -170,8 +170,7 @@ def stream(run, prompts, *, steps, how=PLAIN, samples=1, seed=0, stop=()):
     """
     model, variables = ready(run)
     texts = [_Text(run.tokenizer, prompt, stop) for prompt in prompts for _ in range(samples)]
-    ends = () if run.tokenizer.end is None else (run.tokenizer.end,)
-    own = {"how": how, "samples": samples, "seed": seed, "stop": ends}
+    own = {"how": how, "samples": samples, "seed": seed, "stop": (run.tokenizer.end,)}
     front = 0
     for new in write(model, variables, prompts, steps, run.tokenizer, **own):
         for text, tokens in zip(texts, new):

@@ -22,7 +22,7 @@ class Hypothesis(NamedTuple):
 
 
 def encode(run, texts, field, names):
-    """Texts as rows of tokens, each closed by an end: int32[n, max_len].
+    """Texts as rows of tokens, as the run's data have them: int32[n, max_len].
 
     Args:
         field: the run's field that they are read as, source or tokens.
@@ -32,15 +32,17 @@ def encode(run, texts, field, names):
         UserError: 2 for one that is empty, has no word that is known, or is longer than the run's max_len.
     """
     longest, ids = run.spec.features[field][0][0], run.tokenizer
-    rows = np.full((len(texts), longest), ids.pad, np.int32)
+    before, behind = ids.frame if field == "tokens" else ([], [ids.end])
+    closed, rows = " and an end" * len(behind), np.full((len(texts), longest), ids.pad, np.int32)
     for row, name, text, found in zip(rows, names, texts, ids.encode(texts)):
         if not found or not text.strip():  # blanks are tokens to some tokenizers
             raise UserError(2, f"{name}: {text!r} is empty")
         if all(token == ids.unknown for token in found):
             raise UserError(2, f"{name}: {text!r}: no token of it is in the run's vocabulary of {ids.size}")
-        if len(found) >= longest:
-            raise UserError(2, f"{name}: {len(found)} tokens and an end; the run reads at most {longest}")
-        row[: len(found) + 1] = [*found, ids.end]
+        found = [*before, *found, *behind]
+        if len(found) > longest:
+            raise UserError(2, f"{name}: {len(found) - len(behind)} tokens{closed}; the run reads at most {longest}")
+        row[: len(found)] = found
     return rows
 
 

@@ -4,9 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.errors import UserError
+from research.errors import UserError, pick
 from research.models.attention import NORMS, Before, Block, check, sinusoidal
 from research.models.layers import drop, embed, is_dropped, product
+
+HEADS = ("tokens", "label", "tags", "span", "none")
 
 
 class Decoder(nn.Module):
@@ -24,30 +26,39 @@ class Decoder(nn.Module):
     norm: str = "layer"  # or rms
     activation: str = "gelu_tanh"  # or gelu, swiglu
     bias: bool = True  # of norms and products
-    tied: bool = True  # one matrix embeds the tokens and gives the logits
+    head: str = "tokens"  # or label (of a text, by its last token), tags (a label a token), span (start, end), none
+    tied: bool = True  # one matrix embeds the tokens and gives the logits of tokens
     dropout: float = 0.0  # on the embedding, the attention's weights, and what each half of a block adds
     remat: bool = False  # the backward pass computes each block again: memory of one block, a third more time
     scan: bool = (
         False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers; not for decode
     )
     vocabulary: int | None = None
+    classes: int | None = None  # of a label or of tags
     dtype: str = "float32"
 
     def __call__(self, tokens, mask=None, positions=None, segments=None, *, train=False):
-        """Logits float32[B, T, V]; arguments as for `features`."""
-        return product(*self.features(tokens, mask, positions, segments, train=train), dtype=self.dtype)
+        """float32: logits [B, T, V], of a label [B, classes], of tags [B, T, classes], of a span's start and end
+        [B, T, 2]; without a head what it would read, [B, T, D]. Arguments as for `features`.
+        """
+        x, kernel, bias = self.features(tokens, mask, positions, segments, train=train)
+        if self.head == "label":
+            places = jnp.arange(tokens.shape[1])
+            last = jnp.full(len(x), places[-1]) if mask is None else jnp.where(mask != 0, places, 0).max(axis=1)
+            x = x[jnp.arange(len(x)), last]
+        return x if kernel is None else product(x, kernel, bias, self.dtype)
 
     def features(self, tokens, mask=None, positions=None, segments=None, *, train=False):
-        """What the head reads, and its kernel and bias: float32[B, T, D], [D, V], None.
+        """What the head reads, and its kernel and bias: float32[B, T, D], [D, V or classes], [classes] or None.
 
         Args:
             tokens: int32[B, T].
-            mask: not read: padding stands right of all tokens, where none of them looks.
+            mask: [B, T], 0 for padding, which stands right of all tokens, where none of them looks: it tells which is
+                the last, and no more.
             positions: int32[B, T], of each token in its document; its place in the row, if not given.
             segments: int32[B, T]: a token sees those before it of its own number alone; one document, if not given.
         """
-        x, kernel, _ = self._read(tokens, positions, segments, train)
-        return x, kernel, None
+        return self._read(tokens, positions, segments, train)[:3]
 
     def encode(self, tokens, mask, shared=False):
         """Reads prompts for `decode` to go on from.
@@ -84,12 +95,12 @@ class Decoder(nn.Module):
         prompts, seen = ([None] * self.layers, None) if memory is None else memory
         first, column = columns - positions, columns[0]  # below 0 where the text begins in a prompt that is shared
         before = [Before(prompt, seen, layer, first, column) for prompt, layer in zip(prompts, own)]
-        x, kernel, own = self._read(token[:, None], positions[:, None], None, False, before)
-        return product(x, kernel, dtype=self.dtype)[:, 0], (own, columns + 1, positions + 1)
+        x, kernel, bias, own = self._read(token[:, None], positions[:, None], None, False, before)
+        return product(x, kernel, bias, self.dtype)[:, 0], (own, columns + 1, positions + 1)
 
     @nn.compact
     def _read(self, tokens, positions, segments, train, before=None):
-        """What the head reads, its kernel, and what each layer keeps of the tokens; arguments as for `features`.
+        """What the head reads, its kernel and bias, and what each layer keeps of the tokens.
 
         Args:
             before: [Before] by layer, where tokens [R, 1] are the next ones of texts.
@@ -97,6 +108,9 @@ class Decoder(nn.Module):
         V, D, L = self.vocabulary, self.width, self.layers
         H, G = self.heads, self.heads if self.kv_heads is None else self.kv_heads
         check(D, H, G, self.positions, self.activation)
+        pick(dict.fromkeys(HEADS), self.head, "config.model.head")
+        if self.head in ("label", "tags") and self.classes is None:
+            raise UserError(2, f"config.model.head: {self.head} wants config.model.classes; the data have none")
         if positions is None:
             if tokens.shape[1] > self.context:
                 raise UserError(2, f"config.model.context: {self.context} positions; {tokens.shape[1]} tokens are read")
@@ -138,6 +152,14 @@ class Decoder(nn.Module):
                 one = layer(**block, name=f"block{i}")
                 x, new = one(x, own, positions, segments, train, None if before is None else before[i])
                 kept.append(new)
-        bias = self.param("norm_bias", nn.initializers.zeros, (D,), jnp.float32) if self.bias else None
+        zeros = nn.initializers.zeros
+        bias = self.param("norm_bias", zeros, (D,), jnp.float32) if self.bias else None
         x = NORMS[self.norm](x, self.param("norm_scale", nn.initializers.ones, (D,), jnp.float32), bias)
-        return x, table.T if self.tied else self.param("head_kernel", normal, (D, V), jnp.float32), kept
+        if self.head == "tokens" and self.tied:
+            return x, table.T, None, kept
+        outputs = {"tokens": V, "label": self.classes, "tags": self.classes, "span": 2, "none": None}[self.head]
+        if outputs is None:
+            return x, None, None, kept
+        kernel = self.param("head_kernel", normal, (D, outputs), jnp.float32)
+        has_bias = self.head in ("tags", "span")  # as GPT-2's classifiers have it
+        return x, kernel, self.param("head_bias", zeros, (outputs,), jnp.float32) if has_bias else None, kept

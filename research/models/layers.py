@@ -132,11 +132,12 @@ def drop(key, x, rate):
 
 
 def embed(table, ids):
-    """Rows of a table: int32[...] -> [..., D], to the bit.
+    """Rows of a table: int32[...] -> [..., D], to the bit. An id below 0 is padding, and read as 0.
 
     On a CPU a small one is looked up by a product, whose gradient is one too: a scatter of single rows is slower there.
     Elsewhere a product rounds, by default to the 8 or 11 bits of bfloat16 or TF32.
     """
+    ids = jnp.maximum(ids, 0)
     if table.shape[0] > ONE_HOT_LIMIT or jax.default_backend() != "cpu":
         return jnp.asarray(table)[ids]  # NumPy's own cannot be indexed while tracing
     return _by_product(table, jax.nn.one_hot(ids, table.shape[0], dtype=table.dtype))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from research.errors import UserError
 from research.tasks.losses import check_shape, cross_entropy, is_in_top, masked
-from research.tasks.task import Task, apply
+from research.tasks.task import Task, apply, check_head
 
 
 def classify_images(
@@ -59,9 +59,14 @@ def classify_text(spec):
 def _classifier(spec, inputs, model_inputs, label_smoothing):
     """The Task of a model that gives logits [B, classes] for model_inputs(batch)."""
 
+    def logits_of(model, variables, batch, **training):
+        check_head(model, "label", "classify_text")
+        logits, model_state = apply(model, variables, *model_inputs(batch), **training)
+        check_shape(logits, (len(batch["mask"]), spec.classes), "a classifier")
+        return logits, model_state
+
     def loss(model, variables, batch, keys, train):
-        logits, model_state = apply(model, variables, *model_inputs(batch), train=train, keys=keys)
-        check_shape(logits, (*batch["label"].shape, spec.classes), "a classifier")
+        logits, model_state = logits_of(model, variables, batch, train=train, keys=keys)
         losses = cross_entropy(logits, batch["label"], label_smoothing)
         if "mixed_label" in batch:
             mixed = cross_entropy(logits, batch["mixed_label"], label_smoothing)
@@ -70,8 +75,7 @@ def _classifier(spec, inputs, model_inputs, label_smoothing):
         return {"loss": masked(losses, batch["mask"])}, metrics, model_state
 
     def evaluate(model, variables, batch, keys):
-        logits, _ = apply(model, variables, *model_inputs(batch))
-        check_shape(logits, (*batch["label"].shape, spec.classes), "a classifier")
+        logits, _ = logits_of(model, variables, batch)
         sums = {
             "loss": cross_entropy(logits, batch["label"]),
             "accuracy": is_in_top(logits, batch["label"], 1),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from research.errors import UserError
 from research.tasks.losses import check_shape, token_log_probs, token_sums
-from research.tasks.task import Task, apply
+from research.tasks.task import Task, apply, check_head
 
 
 def next_token(spec):
@@ -35,6 +35,7 @@ def next_token(spec):
 
     def read(model, variables, batch, **training):
         """The head's inputs [B, T, D], kernel and bias, or logits and None twice; and the model's state."""
+        check_head(model, "tokens", "next_token")
         given = (batch["tokens"], batch["tokens"] != spec.tokenizer.pad, *(batch[field] for field in packing))
         if not hasattr(model, "features"):
             logits, model_state = apply(model, variables, *given, **training)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from research.errors import UserError
+
 
 class Task(NamedTuple):
     """`spec` is a research.data.Dataset: what the data say of themselves.
@@ -19,6 +21,16 @@ class Task(NamedTuple):
     score: Callable  # arrays on the host -> {name: float}: metrics that are no mean; masked rows are gone
     predict: Callable  # model, variables, batch -> {name: array[B, ...]}: what a person asks for
     weights: Mapping = MappingProxyType({})  # {term: its weight in the loss}; 1 where not named
+
+
+def check_head(model, wanted, task):
+    """Raises the error of a model whose head is not the one that a task scores; many have but one, and no such field.
+
+    Raises:
+        UserError: 2.
+    """
+    if (head := getattr(model, "head", wanted)) != wanted:
+        raise UserError(2, f"config.model.head: {head}; config.task.name {task} wants {wanted}")
 
 
 def apply(model, variables, *inputs, train=False, keys=None, **options):

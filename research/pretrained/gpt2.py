@@ -1,0 +1,227 @@
+"""GPT-2 in Hugging Face's layout: research.models.decoder.Decoder's fields and parameters by the names there."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.errors import UserError
+from research.models.decoder import Decoder
+from research.optimizers import unstacked
+from research.pretrained.folder import as_float32
+
+PREFIX = "transformer."  # before the names of all but the heads, where there is a head; not in every folder
+TRUNK = {
+    "embedding": "wte.weight",
+    "position_embedding": "wpe.weight",
+    "norm_scale": "ln_f.weight",
+    "norm_bias": "ln_f.bias",
+}
+BLOCK = {  # kernels are [in, out] there too
+    "attention_norm_scale": "ln_1.weight",
+    "attention_norm_bias": "ln_1.bias",
+    "qkv_kernel": "attn.c_attn.weight",
+    "qkv_bias": "attn.c_attn.bias",
+    "attention_out_kernel": "attn.c_proj.weight",
+    "attention_out_bias": "attn.c_proj.bias",
+    "mlp_norm_scale": "ln_2.weight",
+    "mlp_norm_bias": "ln_2.bias",
+    "mlp_in_kernel": "mlp.c_fc.weight",
+    "mlp_in_bias": "mlp.c_fc.bias",
+    "mlp_out_kernel": "mlp.c_proj.weight",
+    "mlp_out_bias": "mlp.c_proj.bias",
+}
+HEADS = {  # Decoder's head: (the class there, its weight, which is [out, in], its bias)
+    "tokens": ("GPT2LMHeadModel", "lm_head.weight", None),
+    "label": ("GPT2ForSequenceClassification", "score.weight", None),
+    "tags": ("GPT2ForTokenClassification", "classifier.weight", "classifier.bias"),
+    "span": ("GPT2ForQuestionAnswering", "qa_outputs.weight", "qa_outputs.bias"),
+    "none": ("GPT2Model", None, None),
+}
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, in old files
+FIXED = {  # what Decoder does, and no field of it changes
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+def model_of(config, path):
+    """The Decoder that a config.json describes. Its one rate of dropout is that of the residual.
+
+    Raises:
+        UserError: 3, naming the field.
+    """
+
+    def whole(name):
+        value = config.get(name)
+        if type(value) is not int or value < 1:
+            found = "missing" if value is None else repr(value)
+            raise UserError(3, f"{path}: {name}: {found}; a whole number of at least 1 is wanted")
+        return value
+
+    for name, value in FIXED.items():
+        if config.get(name, value) != value:
+            raise UserError(3, f"{path}: {name}: {config[name]!r}; only {value!r} is known here")
+    named = config.get("architectures") or [HEADS["tokens"][0]]
+    heads = [head for head, (kind, *_) in HEADS.items() if named == [kind]]
+    if not heads:
+        known = ", ".join(kind for kind, *_ in HEADS.values())
+        raise UserError(3, f"{path}: architectures: {named!r}; known are {known}")
+    activation = config.get("activation_function", "gelu_new")
+    if activation not in ACTIVATIONS:
+        raise UserError(3, f"{path}: activation_function: {activation!r}; known are {', '.join(ACTIVATIONS)}")
+    dropout = config.get("resid_pdrop", 0.1)
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise UserError(3, f"{path}: resid_pdrop: {dropout!r}; a number from 0 to below 1 is wanted")
+    width, heads_count = whole("n_embd"), whole("n_head")
+    if width % heads_count:
+        raise UserError(3, f"{path}: n_head: {heads_count} does not divide n_embd {width}")
+    labels = config.get("id2label")
+    classes = len(labels) if isinstance(labels, dict) and labels else 2  # transformers' default
+    return Decoder(
+        layers=whole("n_layer"),
+        heads=heads_count,
+        width=width,
+        hidden=None if config.get("n_inner") is None else whole("n_inner"),
+        context=whole("n_positions"),
+        activation=ACTIVATIONS[activation],
+        tied=bool(config.get("tie_word_embeddings", True)),
+        dropout=float(dropout),
+        vocabulary=whole("vocab_size"),
+        head=heads[0],
+        classes=classes if heads[0] in ("label", "tags") else None,
+    )
+
+
+def names_of(model):
+    """{a parameter's path: its name there, without PREFIX}, and which of them are transposed there."""
+    names = {(ours,): theirs for ours, theirs in TRUNK.items()}
+    for i in range(model.layers):
+        names |= {(f"block{i}", ours): f"h.{i}.{theirs}" for ours, theirs in BLOCK.items()}
+    _, weight, bias = HEADS[model.head]
+    if weight is not None and not (model.head == "tokens" and model.tied):
+        names[("head_kernel",)] = weight
+    if bias is not None:
+        names[("head_bias",)] = bias
+    return names
+
+
+def parameters_of(model, weights, path):
+    """The Decoder's parameters out of weights.
+
+    Args:
+        weights: {name: array}, the names with PREFIX or without.
+        path: of the file that an error names.
+
+    Raises:
+        UserError: 3, for a weight that is missing, has no place, or is not what the model wants.
+    """
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
+    heads = [name for _, *own in HEADS.values() for name in own if name]
+    full = lambda name: name if name in heads else prefix + name
+    wanted = {place: full(name) for place, name in names_of(model).items()}
+    there = {name for name in weights if not BUFFERS.fullmatch(name.removeprefix(prefix))}
+    if model.head == "tokens" and model.tied and "lm_head.weight" in there:
+        if not np.array_equal(weights["lm_head.weight"], weights.get(full("wte.weight"))):
+            raise UserError(3, f"{path}: lm_head.weight is not wte.weight, to which config.json ties it")
+        there.remove("lm_head.weight")
+    more = lambda names: f" and {len(names) - 1} more" if len(names) > 1 else ""
+    if missing := [name for name in wanted.values() if name not in there]:
+        raise UserError(3, f"{path}: {missing[0]}{more(missing)}, which config.json asks for, is missing")
+    if extra := sorted(there - set(wanted.values())):
+        raise UserError(3, f"{path}: {extra[0]}{more(extra)} has no place in the model that config.json describes")
+    params = {}
+    for place, leaf in jax.tree_util.tree_leaves_with_path(_shapes(model)):
+        place = tuple(key.key for key in place)
+        turned, name = place == ("head_kernel",), wanted[place]
+        shape = leaf.shape[::-1] if turned else leaf.shape
+        x = as_float32(path, name, weights[name], shape)
+        *sections, leaf = place
+        at = params
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[leaf] = jnp.asarray(x.T if turned else x)
+    return params
+
+
+def _shapes(model):
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(lambda tokens: model.init(jax.random.key(0), tokens), tokens)["params"]
+
+
+def config_of(model):
+    """config.json of a Decoder.
+
+    Raises:
+        UserError: 2, for one that is no GPT-2, naming the field.
+    """
+    kinds = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    fixed = {"positions": "learned", "norm": "layer", "bias": True}
+    for field, value in fixed.items():
+        if getattr(model, field) != value:
+            raise UserError(2, f"config.model.{field}: {getattr(model, field)!r}; GPT-2 has {value!r}")
+    if model.kv_heads not in (None, model.heads):
+        raise UserError(2, f"config.model.kv_heads: {model.kv_heads}; GPT-2 has as many as heads, {model.heads}")
+    if model.activation not in kinds:
+        raise UserError(2, f"config.model.activation: {model.activation!r}; GPT-2 has {' or '.join(kinds)}")
+    config = {
+        "architectures": [HEADS[model.head][0]],
+        "model_type": "gpt2",
+        "dtype": "float32",
+        "vocab_size": model.vocabulary,
+        "n_positions": model.context,
+        "n_embd": model.width,
+        "n_layer": model.layers,
+        "n_head": model.heads,
+        "n_inner": model.hidden,
+        "activation_function": kinds[model.activation],
+        "tie_word_embeddings": model.tied,
+        **FIXED,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), model.dropout),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # known by the tokenizer, where there is one
+    }
+    if model.head in ("label", "tags"):
+        names = [f"LABEL_{i}" for i in range(model.classes)]
+        config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    return config
+
+
+def weights_of(model, params):
+    """{name there: float32 array}, with PREFIX where transformers writes it: beside a head."""
+    prefix, params = "" if model.head == "none" else PREFIX, unstacked(params)
+    weights = {}
+    for place, name in names_of(model).items():
+        x = params
+        for key in place:
+            x = x[key]
+        is_head = place[0].startswith("head_")
+        x = np.asarray(x, np.float32)
+        weights[name if is_head else prefix + name] = x.T if place == ("head_kernel",) else x
+    return weights
+
+
+def logits_of(model, variables, inputs):
+    """See research.pretrained.logits."""
+    known = ("input_ids", "attention_mask", "position_ids")
+    for name in inputs:
+        if name not in known:
+            raise UserError(3, f"{name}: no input of GPT-2; it takes {', '.join(known)}")
+    ids = np.asarray(inputs["input_ids"])
+    mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids))) != 0
+    positions = np.asarray(inputs.get("position_ids", np.maximum(mask.cumsum(1) - 1, 0)))
+    for name, x, size in (("input_ids", ids, model.vocabulary), ("position_ids", positions, model.context)):
+        if x.size and not (0 <= x.min() and x.max() < size):
+            raise UserError(3, f"{name}: {x.min() if x.min() < 0 else x.max()} is outside [0, {size})")
+    x = _apply(model, variables, *(x.astype(np.int32) for x in (ids, mask, positions)))
+    return {"start": x[..., 0], "end": x[..., 1]} if model.head == "span" else x
+
+
+@partial(jax.jit, static_argnames="model")
+def _apply(model, variables, ids, mask, positions):
+    # Tokens see no padding, wherever it stands, as if it were another document.
+    return model.apply(variables, ids, mask, positions, segments=mask)

@@ -1,0 +1,79 @@
+"""Folders in Hugging Face's layout: models of ours out of them, and written so that transformers loads them."""
+
+from research.data import hub, tokenize
+from research.errors import UserError
+from research.models.decoder import Decoder
+from research.pretrained import gpt2
+from research.pretrained.folder import read_json, read_weights, write
+
+LAYOUTS = {"gpt2": gpt2}  # config.json's model_type: what it is here
+MODELS = {Decoder: gpt2}
+
+
+def load(folder):
+    """A model and its variables, float32, out of a folder; the widths, heads and so on are those of its config.json.
+
+    Args:
+        folder: its path, or hf:FOLDER_OR_NAME.
+
+    Raises:
+        UserError: 3, for what is missing, damaged, hostile or does not go together; with the file and the fault.
+    """
+    folder = hub.find(str(folder), "pretrained.load")
+    path = folder / "config.json"
+    config = read_json(path)
+    kind = config.get("model_type")
+    if kind not in LAYOUTS:
+        raise UserError(3, f"{path}: model_type: {kind!r}; known are {', '.join(LAYOUTS)}")
+    model = LAYOUTS[kind].model_of(config, path)
+    weights, path = read_weights(folder)
+    params = LAYOUTS[kind].parameters_of(model, weights, path)
+    file = tokenize.file_of(folder)
+    if file is not None and (size := tokenize.read(file).size) != model.vocabulary:
+        raise UserError(3, f"{file}: {size} tokens; the embedding in {path} has {model.vocabulary}")
+    return model, {"params": params}
+
+
+def logits(model, variables, inputs):
+    """What a model's head says of token ids.
+
+    Args:
+        inputs: {"input_ids": int[B, T]}, and where they are given attention_mask [B, T], 0 for padding, which no token
+            sees; position_ids [B, T], else each token's number among the unmasked ones. A label is told by the last
+            token that is no padding.
+
+    Returns:
+        float32: [B, T, V] of tokens, [B, classes] of a label, [B, T, classes] of tags; the last hidden state
+        [B, T, D] where there is no head; {"start", "end"}: [B, T] of a span.
+
+    Raises:
+        UserError: 3, for an id or a position that is out of range, or an input that the model has not.
+    """
+    return _layout(model).logits_of(model, variables, inputs)
+
+
+def save(folder, model, variables, tokenizer=None):
+    """Writes a new folder from which `load`, and transformers, read the same model: config.json, model.safetensors in
+    float32, and the tokenizer's files, if it is given.
+
+    Raises:
+        UserError: 2 for a model that has no such layout, or a folder that holds something, 5 if it cannot be written.
+    """
+    layout = _layout(model)
+    files = {"config.json": layout.config_of(model)}
+    if tokenizer is not None:
+        pad = tokenizer.end if tokenizer.pad < 0 else tokenizer.pad  # by custom
+        roles = {"bos": tokenizer.begin, "eos": tokenizer.end, "pad": pad, "unk": tokenizer.unknown}
+        roles = {role: i for role, i in roles.items() if i >= 0}
+        named = {f"{role}_token": tokenizer.vocabulary[i] for role, i in roles.items()}
+        files["config.json"] |= {f"{role}_token_id": i for role, i in roles.items() if role != "unk"}
+        files["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+        files["tokenizer.json"] = tokenizer.json
+    write(folder, files, layout.weights_of(model, variables["params"]))
+
+
+def _layout(model):
+    if type(model) not in MODELS:
+        known = ", ".join(kind.__name__ for kind in MODELS)
+        raise UserError(2, f"{type(model).__name__}: has no layout of Hugging Face's; known are {known}")
+    return MODELS[type(model)]
