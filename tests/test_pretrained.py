@@ -38,15 +38,16 @@ def gpt2(tmp_path):
     return tmp_path / "gpt2"
 
 
-def small(**fields):
-    """A small decoder and its parameters, none of them where it begins."""
+def small(choice=False, **fields):
+    """A small decoder and its variables, none of them where it begins; with a second head, if it is to choose."""
     model, drawn = Decoder(**{**SMALL, **fields}), np.random.default_rng(0)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    return model, {"params": jax.tree.map(lambda x: x + jnp.asarray(drawn.normal(size=x.shape), x.dtype), params)}
+    variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
+    variables |= {"choice": {"kernel": jnp.zeros((8, 1)), "bias": jnp.zeros(1)}} if choice else {}
+    return model, jax.tree.map(lambda x: x + jnp.asarray(drawn.normal(size=x.shape), x.dtype), variables)
 
 
 HEADS = ({}, {"head": "none"}, {"head": "label", "classes": 3}, {"head": "tags", "classes": 4}, {"head": "span"},
-         {"tied": False, "activation": "gelu", "hidden": 12})  # fmt: skip
+         {"tied": False, "activation": "gelu", "hidden": 12}, {"choice": True})  # fmt: skip
 
 
 @needs_fixtures
@@ -92,9 +93,10 @@ def test_every_head_goes_out_and_in(fields, tmp_path):
     again, others = pretrained.load(tmp_path / "model")
     assert again.clone(hidden=32) == model.clone(hidden=32) and (again.hidden or 32) == (model.hidden or 32)
     assert_same_bits(others, variables)
+    own = {name: x for name, x in variables.items() if name == "choice"}
     scanned = jax.tree.map(lambda *x: jnp.stack(x), *(variables["params"][f"block{i}"] for i in range(2)))
     rest = {name: x for name, x in variables["params"].items() if not name.startswith("block")}
-    pretrained.save(tmp_path / "stacked", model.clone(scan=True), {"params": {**rest, "blocks": scanned}})
+    pretrained.save(tmp_path / "stacked", model.clone(scan=True), {"params": {**rest, "blocks": scanned}, **own})
     assert (tmp_path / "stacked" / "model.safetensors").read_bytes() == (
         tmp_path / "model" / "model.safetensors"
     ).read_bytes()
@@ -129,7 +131,8 @@ assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mi
 model.config.pad_token_id = 10
 with torch.no_grad():
     found = model.eval()(torch.arange(5)[None])
-keys = [key for key in ("logits", "end_logits", "start_logits", "last_hidden_state") if key in found]
+keys = "mc_logits logits end_logits start_logits last_hidden_state".split()
+keys = [key for key in keys if key in found]
 np.savez(sys.argv[2], *(found[key].numpy() for key in keys))
 """
     command = [importlib.util.sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / "found.npz")]

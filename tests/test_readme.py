@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, SHARED, run_script
 
 from research import runs
 
@@ -55,6 +55,17 @@ def test_every_command_of_the_readme_runs_in_its_order(scratch, capsys):
         float(capsys.readouterr().out.split()[0])
         == runs.read_json(scratch / "runs/digits_cnn/result.json")["metrics"]["test"]["accuracy"]
     )
+
+
+def test_the_example_of_other_peoples_weights_runs(scratch):
+    folder = SHARED / "fixtures" / "hf" / "gpt2-tiny"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: it comes with the data, not with the code")
+    (scratch / "gpt2").symlink_to(folder)
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "pretrained.load" in code]
+    found = {}
+    exec(compile(block, "README", "exec"), found)
+    assert found["logits"].shape == (1, 3, 600) and (scratch / "mine" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

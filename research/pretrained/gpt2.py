@@ -40,6 +40,15 @@ HEADS = {  # Decoder's head: (the class there, its weight, which is [out, in], i
     "span": ("GPT2ForQuestionAnswering", "qa_outputs.weight", "qa_outputs.bias"),
     "none": ("GPT2Model", None, None),
 }
+# A second head beside that of tokens, which says how fit each text is by its last token: a collection of its own.
+TWO_HEADS, CHOICE = (
+    "GPT2DoubleHeadsModel",
+    {
+        "kernel": "multiple_choice_head.summary.weight",
+        "bias": "multiple_choice_head.summary.bias",
+    },
+)
+OF_HEADS = {name for _, *own in HEADS.values() for name in own if name} | set(CHOICE.values())
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, in old files
 FIXED = {  # what Decoder does, and no field of it changes
@@ -68,10 +77,10 @@ def model_of(config, path):
         if config.get(name, value) != value:
             raise UserError(3, f"{path}: {name}: {config[name]!r}; only {value!r} is known here")
     named = config.get("architectures") or [HEADS["tokens"][0]]
-    heads = [head for head, (kind, *_) in HEADS.items() if named == [kind]]
-    if not heads:
-        known = ", ".join(kind for kind, *_ in HEADS.values())
-        raise UserError(3, f"{path}: architectures: {named!r}; known are {known}")
+    heads = {**{kind: head for head, (kind, *_) in HEADS.items()}, TWO_HEADS: "tokens"}
+    if not isinstance(named, list) or len(named) != 1 or named[0] not in heads:
+        raise UserError(3, f"{path}: architectures: {named!r}; one of {', '.join(heads)} is known")
+    head = heads[named[0]]
     activation = config.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
         raise UserError(3, f"{path}: activation_function: {activation!r}; known are {', '.join(ACTIVATIONS)}")
@@ -93,8 +102,8 @@ def model_of(config, path):
         tied=bool(config.get("tie_word_embeddings", True)),
         dropout=float(dropout),
         vocabulary=whole("vocab_size"),
-        head=heads[0],
-        classes=classes if heads[0] in ("label", "tags") else None,
+        head=head,
+        classes=classes if head in ("label", "tags") else None,
     )
 
 
@@ -111,10 +120,11 @@ def names_of(model):
     return names
 
 
-def parameters_of(model, weights, path):
-    """The Decoder's parameters out of weights.
+def variables_of(model, config, weights, path):
+    """{"params": the Decoder's, "choice": those of a second head, where there is one} out of weights.
 
     Args:
+        config: config.json.
         weights: {name: array}, the names with PREFIX or without.
         path: of the file that an error names.
 
@@ -122,9 +132,10 @@ def parameters_of(model, weights, path):
         UserError: 3, for a weight that is missing, has no place, or is not what the model wants.
     """
     prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
-    heads = [name for _, *own in HEADS.values() for name in own if name]
-    full = lambda name: name if name in heads else prefix + name
+    full = lambda name: name if name in OF_HEADS else prefix + name
     wanted = {place: full(name) for place, name in names_of(model).items()}
+    choice = CHOICE if config.get("architectures") == [TWO_HEADS] else {}
+    wanted |= {("choice", ours): theirs for ours, theirs in choice.items()}
     there = {name for name in weights if not BUFFERS.fullmatch(name.removeprefix(prefix))}
     if model.head == "tokens" and model.tied and "lm_head.weight" in there:
         if not np.array_equal(weights["lm_head.weight"], weights.get(full("wte.weight"))):
@@ -146,7 +157,9 @@ def parameters_of(model, weights, path):
         for section in sections:
             at = at.setdefault(section, {})
         at[leaf] = jnp.asarray(x.T if turned else x)
-    return params
+    shapes = {"kernel": (1, model.width), "bias": (1,)}
+    read = {ours: as_float32(path, name, weights[name], shapes[ours]) for ours, name in choice.items()}
+    return {"params": params, **({"choice": {ours: jnp.asarray(x.T) for ours, x in read.items()}} if choice else {})}
 
 
 def _shapes(model):
@@ -154,8 +167,8 @@ def _shapes(model):
     return jax.eval_shape(lambda tokens: model.init(jax.random.key(0), tokens), tokens)["params"]
 
 
-def config_of(model):
-    """config.json of a Decoder.
+def config_of(model, variables):
+    """config.json of a Decoder with these variables.
 
     Raises:
         UserError: 2, for one that is no GPT-2, naming the field.
@@ -170,7 +183,7 @@ def config_of(model):
     if model.activation not in kinds:
         raise UserError(2, f"config.model.activation: {model.activation!r}; GPT-2 has {' or '.join(kinds)}")
     config = {
-        "architectures": [HEADS[model.head][0]],
+        "architectures": [TWO_HEADS if "choice" in variables else HEADS[model.head][0]],
         "model_type": "gpt2",
         "dtype": "float32",
         "vocab_size": model.vocabulary,
@@ -191,17 +204,16 @@ def config_of(model):
     return config
 
 
-def weights_of(model, params):
+def weights_of(model, variables):
     """{name there: float32 array}, with PREFIX where transformers writes it: beside a head."""
-    prefix, params = "" if model.head == "none" else PREFIX, unstacked(params)
-    weights = {}
+    prefix, params = "" if model.head == "none" else PREFIX, unstacked(variables["params"])
+    weights = {CHOICE[ours]: np.asarray(x, np.float32).T for ours, x in variables.get("choice", {}).items()}
     for place, name in names_of(model).items():
         x = params
         for key in place:
             x = x[key]
-        is_head = place[0].startswith("head_")
         x = np.asarray(x, np.float32)
-        weights[name if is_head else prefix + name] = x.T if place == ("head_kernel",) else x
+        weights[name if name in OF_HEADS else prefix + name] = x.T if place == ("head_kernel",) else x
     return weights
 
 
@@ -217,7 +229,12 @@ def logits_of(model, variables, inputs):
     for name, x, size in (("input_ids", ids, model.vocabulary), ("position_ids", positions, model.context)):
         if x.size and not (0 <= x.min() and x.max() < size):
             raise UserError(3, f"{name}: {x.min() if x.min() < 0 else x.max()} is outside [0, {size})")
-    x = _apply(model, variables, *(x.astype(np.int32) for x in (ids, mask, positions)))
+    given = [x.astype(np.int32) for x in (ids, mask, positions)]
+    x = _apply(model, {"params": variables["params"]}, *given)
+    if "choice" in variables:
+        params = {**variables["params"], "head_kernel": variables["choice"]["kernel"]}  # a label of one class
+        fit = _apply(model.clone(head="label", classes=1), {"params": params}, *given)
+        return {"tokens": x, "choice": fit[:, 0] + variables["choice"]["bias"]}
     return {"start": x[..., 0], "end": x[..., 1]} if model.head == "span" else x
 
 

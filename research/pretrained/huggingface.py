@@ -27,11 +27,11 @@ def load(folder):
         raise UserError(3, f"{path}: model_type: {kind!r}; known are {', '.join(LAYOUTS)}")
     model = LAYOUTS[kind].model_of(config, path)
     weights, path = read_weights(folder)
-    params = LAYOUTS[kind].parameters_of(model, weights, path)
+    variables = LAYOUTS[kind].variables_of(model, config, weights, path)
     file = tokenize.file_of(folder)
     if file is not None and (size := tokenize.read(file).size) != model.vocabulary:
         raise UserError(3, f"{file}: {size} tokens; the embedding in {path} has {model.vocabulary}")
-    return model, {"params": params}
+    return model, variables
 
 
 def logits(model, variables, inputs):
@@ -44,7 +44,8 @@ def logits(model, variables, inputs):
 
     Returns:
         float32: [B, T, V] of tokens, [B, classes] of a label, [B, T, classes] of tags; the last hidden state
-        [B, T, D] where there is no head; {"start", "end"}: [B, T] of a span.
+        [B, T, D] where there is no head; {"start", "end"}: [B, T] of a span; {"tokens", "choice"} of a model with two
+        heads: [B, T, V], and [B], how fit each text is.
 
     Raises:
         UserError: 3, for an id or a position that is out of range, or an input that the model has not.
@@ -60,7 +61,7 @@ def save(folder, model, variables, tokenizer=None):
         UserError: 2 for a model that has no such layout, or a folder that holds something, 5 if it cannot be written.
     """
     layout = _layout(model)
-    files = {"config.json": layout.config_of(model)}
+    files = {"config.json": layout.config_of(model, variables)}
     if tokenizer is not None:
         pad = tokenizer.end if tokenizer.pad < 0 else tokenizer.pad  # by custom
         roles = {"bos": tokenizer.begin, "eos": tokenizer.end, "pad": pad, "unk": tokenizer.unknown}
@@ -69,7 +70,7 @@ def save(folder, model, variables, tokenizer=None):
         files["config.json"] |= {f"{role}_token_id": i for role, i in roles.items() if role != "unk"}
         files["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         files["tokenizer.json"] = tokenizer.json
-    write(folder, files, layout.weights_of(model, variables["params"]))
+    write(folder, files, layout.weights_of(model, variables))
 
 
 def _layout(model):

@@ -29,10 +29,12 @@ NOTES = {
     ("shakespeare_gpt", "cpu"): " (1.88 published, with learned positions)",
     ("shakespeare_gpt+learned", "cpu"): " (1.88 published)",
 }
-VARIANTS = {  # config, section, leaf, value: a row of its own
-    ("multi30k_gru", "data", "reverse", True): "en_de",
-    ("shakespeare_gpt", "model", "positions", "learned"): "learned",
-}
+VARIANTS = [  # config, section ("" of none), leaf, value, and the name of the row of its own that it makes
+    ("multi30k_gru", "data", "reverse", True, "en_de"),
+    ("shakespeare_gpt", "model", "positions", "learned", "learned"),
+    ("newsgroups_gpt", "", "init_from", "runs/wikitext_gpt", "pretrained"),
+    ("newsgroups_gpt", "data", "remove", ["headers", "footers", "quotes"], "bare"),
+]
 
 
 def metrics_of(config):
@@ -47,9 +49,10 @@ def read_run(folder):
     if result["status"] != "finished":
         sys.exit(f"{folder}: {result['status']}")
     flat = config["config"]
-    seed, name = flat.pop("seed"), pathlib.Path(config["file"]).stem
-    for (of, section, leaf, value), variant in VARIANTS.items():
-        if name == of and flat[section].get(leaf) == value:
+    seed, stem = flat.pop("seed"), pathlib.Path(config["file"]).stem
+    name = stem
+    for of, section, leaf, value, variant in VARIANTS:
+        if stem == of and (flat[section] if section else flat).get(leaf) == value:
             name = f"{name}+{variant}"
     split = "test" if "test" in result["metrics"] else "validation"
     return {
@@ -179,8 +182,25 @@ TABLES = {  # the file in results/, and what its table is between in README
         "speed generation",
         speed_beside({"text_1": ("one text", "tokens/s"), "text_8": ("eight texts at once", "tokens/s")}),
     ),
+    "newsgroups.json": ("newsgroups", lambda found: newsgroups(found)),
     "similarity.json": ("similarity", lambda found: similarity(found)),
 }
+
+
+def newsgroups(found):
+    """Rows of the table that has a linear model of benchmarks/newsgroups.py beside our runs."""
+    kept = json.loads(KEPT.read_text())
+    yield "model", "of a message", "test accuracy, %", "seeds", "time a run"
+    for side, runs in found["sides"].items():
+        model, part = side.split(", ")
+        yield model, part, _figure(runs, *metrics_of(side)[0]), str(len(runs)), clock(runs)
+    for key, group in sorted(kept.items()):
+        config, *variants = key.partition(":")[0].split("+")
+        if config == "newsgroups_gpt":
+            start = "init_from=runs/wikitext_gpt" if "pretrained" in variants else "random parameters"
+            part = "no headers, footers, quotes" if "bare" in variants else "all"
+            figure = _figure(group, *metrics_of(key)[0])
+            yield f"{key.partition('+')[0].partition(':')[0]}:cpu, {start}", part, figure, str(len(group)), clock(group)
 
 
 SETS = {"wordsim353": "WordSim-353", "simlex999": "SimLex-999"}
