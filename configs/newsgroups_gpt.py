@@ -40,13 +40,13 @@ def get_config(size="base"):
         **small,
         "data.vocabulary_size": 4096,
         "data.max_len": 256,
-        "data.buckets": (64, 128),
         "model.layers": 4,
         "model.heads": 4,
         "model.width": 128,
         "model.hidden": 352,
         "model.context": 256,
         "optimizer.learning_rate": 1e-3,
+        "train.steps_per_call": 10,
     }
     tiny = {
         **small,

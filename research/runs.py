@@ -184,7 +184,8 @@ class Start(NamedTuple):
         """Lines on the fields in which another model of the same kind differs: shapes need not show it."""
         if type(model) is not type(self.model):
             return []
-        fields = [field.name for field in dataclasses.fields(model) if field.name not in ("name", "parent")]
+        skipped = ("name", "parent", "classes", "vocabulary")
+        fields = [field.name for field in dataclasses.fields(model) if field.name not in skipped]
         pairs = [(name, getattr(self.model, name), getattr(model, name)) for name in fields]
         return [f"config.model.{name}: {there} there, {here} here" for name, there, here in pairs if there != here]
 

@@ -268,8 +268,10 @@ def _checked(dataset, base, records, batch):
         if field not in batch or bound is None:
             continue
         values = batch[field].reshape(len(records), -1)
-        fill = values == dataset.pad if field in dataset.sequences else False
-        wrong = np.argwhere(((values < 0) | (values >= bound)) & ~np.asarray(fill))
+        right = (values >= 0) & (values < bound)
+        if field in dataset.sequences:
+            right |= values == dataset.pad  # which may be no token's id
+        wrong = np.argwhere(~right)
         if len(wrong):
             row, place = wrong[0]
             what = "label" if field == "label" else f"token id in {field}"

@@ -26,11 +26,11 @@ from research.errors import UserError, pick
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL = ("< pad >", "< unknown >", "< begin >", "< end >")  # each with a blank: no cutter gives such a token
-ROLES = {  # what special tokens are for, by how they are spelled: ours, BERT's, RoBERTa's and T5's, GPT-2's
-    "pad": (SPECIAL[PAD], "[PAD]", "<pad>"),
-    "unknown": (SPECIAL[UNKNOWN], "[UNK]", "<unk>"),
-    "begin": (SPECIAL[BEGIN], "[CLS]", "<s>", "<|endoftext|>"),
-    "end": (SPECIAL[END], "[SEP]", "</s>", "<|endoftext|>"),
+ROLES = {  # what SPECIAL are for, and how others spell it: BERT, RoBERTa and T5, GPT-2
+    "pad": ("[PAD]", "<pad>"),
+    "unknown": ("[UNK]", "<unk>"),
+    "begin": ("[CLS]", "<s>", "<|endoftext|>"),
+    "end": ("[SEP]", "</s>", "<|endoftext|>"),
 }
 NEWLINE = " <eos> "  # the end of a line as a word, by custom
 KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram")
@@ -52,9 +52,10 @@ class Tokenizer:
     @functools.cached_property
     def special(self):
         """{role: id}, of each of ROLES."""
-        named = {token["content"]: token["id"] for token in json.loads(self.json)["added_tokens"] if token["special"]}
         if self.is_ours:
-            named = {token: i for i, token in enumerate(SPECIAL)}
+            return dict(zip(ROLES, range(len(SPECIAL))))
+        added = json.loads(self.json).get("added_tokens") or []
+        named = {token["content"]: token["id"] for token in added if token["special"]}
         return {role: next((named[s] for s in spelled if s in named), -1) for role, spelled in ROLES.items()}
 
     @functools.cached_property
@@ -129,7 +130,7 @@ class Tokenizer:
         steps = flat(parts["normalizer"] or {"normalizers": []})
         if not {step["type"] for step in steps} <= {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}:
             return False
-        if any(token["lstrip"] for token in parts["added_tokens"]):  # which takes the end of a line before it
+        if any(token["lstrip"] for token in parts.get("added_tokens") or []):  # which takes the end of a line before it
             return False
         cutter = parts["pre_tokenizer"]
         if cutter is None:

@@ -54,7 +54,8 @@ def read_split(run, split):
     opened = open_split(dataset, text, f"--split={split}", run.config.data.memory_limit_bytes, 0)
     for i in range(len(opened)):
         example = read(opened, [i])
-        shown = f"  {run.tokenizer.decode(example[field][0])[:60]}" if field == "tokens" else ""
+        words = run.tokenizer.decode(example[field][0]).split() if field == "tokens" else []
+        shown = f"  {' '.join(words)[:60]}" if words else ""
         yield f"{text} {i}{shown}", example[field][0], int(example["label"][0])
 
 

@@ -68,7 +68,7 @@ def model_of(config, path):
 
     def whole(name):
         value = config.get(name)
-        if type(value) is not int or value < 1:
+        if type(value) is not int or not 0 < value < 2**31:
             found = "missing" if value is None else repr(value)
             raise UserError(3, f"{path}: {name}: {found}; a whole number of at least 1 is wanted")
         return value
@@ -78,11 +78,11 @@ def model_of(config, path):
             raise UserError(3, f"{path}: {name}: {config[name]!r}; only {value!r} is known here")
     named = config.get("architectures") or [HEADS["tokens"][0]]
     heads = {**{kind: head for head, (kind, *_) in HEADS.items()}, TWO_HEADS: "tokens"}
-    if not isinstance(named, list) or len(named) != 1 or named[0] not in heads:
+    if named not in [[kind] for kind in heads]:
         raise UserError(3, f"{path}: architectures: {named!r}; one of {', '.join(heads)} is known")
     head = heads[named[0]]
     activation = config.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):
         raise UserError(3, f"{path}: activation_function: {activation!r}; known are {', '.join(ACTIVATIONS)}")
     dropout = config.get("resid_pdrop", 0.1)
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
@@ -132,6 +132,8 @@ def variables_of(model, config, weights, path):
         UserError: 3, for a weight that is missing, has no place, or is not what the model wants.
     """
     prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
+    if len(BLOCK) * model.layers > len(weights):  # before anything is as large as config.json says
+        raise UserError(3, f"{path}: {len(weights)} tensors are too few for the {model.layers} layers of config.json")
     full = lambda name: name if name in OF_HEADS else prefix + name
     wanted = {place: full(name) for place, name in names_of(model).items()}
     choice = CHOICE if config.get("architectures") == [TWO_HEADS] else {}

@@ -23,7 +23,7 @@ def load(folder):
     path = folder / "config.json"
     config = read_json(path)
     kind = config.get("model_type")
-    if kind not in LAYOUTS:
+    if kind not in list(LAYOUTS):  # it may be anything, also what cannot be hashed
         raise UserError(3, f"{path}: model_type: {kind!r}; known are {', '.join(LAYOUTS)}")
     model = LAYOUTS[kind].model_of(config, path)
     weights, path = read_weights(folder)
