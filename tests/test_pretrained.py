@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ keys = "mc_logits logits end_logits start_logits last_hidden_state".split()
 keys = [key for key in keys if key in found]
 np.savez(sys.argv[2], *(found[key].numpy() for key in keys))
 """
-    command = [importlib.util.sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / "found.npz")]
+    command = [sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / "found.npz")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr
     logits = jax.tree.leaves(pretrained.logits(model, variables, {"input_ids": ids}))  # of a dict by name
@@ -280,7 +281,10 @@ BAD_INPUTS = {
     "id": ({"input_ids": [[3, 11]]}, r"input_ids: 11 is outside \[0, 11\)"),
     "negative": ({"input_ids": [[3, -1]]}, "input_ids: -1 is outside"),
     "too long": ({"input_ids": [[1] * 7]}, r"position_ids: 6 is outside \[0, 6\)"),
-    "BERT's": ({"input_ids": [[1]], "token_type_ids": [[0]]}, "token_type_ids: no input of GPT-2"),
+    "BERT's": ({"input_ids": [[1]], "token_type_ids": [[0]]}, "inputs input_ids, token_type_ids: GPT-2 takes"),
+    "none": ({"attention_mask": [[1]]}, "inputs attention_mask: GPT-2 takes input_ids"),
+    "one text": ({"input_ids": [1, 2]}, r"shapes \(2,\), \(2,\); both are"),
+    "another mask": ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, r"shapes \(1, 2\), \(1, 1\)"),
 }
 
 
@@ -351,3 +355,40 @@ def test_a_folder_that_is_not_there_is_told_with_what_to_put_where(source, monke
         pretrained.load(source)
     assert error.value.code == 3 and "\n" not in str(error.value)
     assert source != "hf:no-such-model" or "give hf:FOLDER" in str(error.value)
+
+
+def test_a_name_is_fetched_without_any_pickle(gpt2, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def fetch(name, allow_patterns, **_):
+        asked.append(name)
+        assert not any(pattern.endswith((".bin", ".h5", ".msgpack", ".py", "*")) for pattern in allow_patterns)
+        return str(gpt2)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert pretrained.load("hf:owner/gpt2")[0].vocabulary == 600 and asked == ["owner/gpt2"]
+    assert tokenize.read("hf:gpt2-named").size == 600 and asked[1:] == ["gpt2-named"]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="huggingface_hub, which would fetch it, is not installed; put its") as error:
+        pretrained.load("hf:owner/gpt2")
+    assert error.value.code == 3
+
+
+@pytest.mark.parametrize("kind", ["bpe", "characters", "words"])
+def test_transformers_reads_our_tokenizers_too(kind, tmp_path):
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("no transformers: it comes with requirements-bench.txt")
+    texts = ["def read(path):\n    return open(path).read()\n", "a naïve text, of words."] * 20
+    tokenizer = tokenize.train(texts, kind, 400)
+    pretrained.save(tmp_path / "model", *small(vocabulary=tokenizer.size), tokenizer)
+    code = """
+import json, sys, transformers
+ids = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+print(json.dumps([[ids(text)["input_ids"] for text in json.loads(sys.argv[2])], ids.pad_token_id, ids.eos_token_id]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "model"), json.dumps(texts[:2])]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [tokenizer.encode(texts[:2]), tokenizer.pad, tokenizer.end]

@@ -13,6 +13,9 @@ ONLY = {  # who alone may import what
     "grain": ("research.data",),
     "array_record": ("research.data",),
     "absl": ("experiments",),
+    "safetensors": ("research.pretrained",),
+    "huggingface_hub": ("research.data",),
+    "transformers": (),
     "tensorflow": (),
     "torch": (),
 }

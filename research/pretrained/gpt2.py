@@ -40,14 +40,8 @@ HEADS = {  # Decoder's head: (the class there, its weight, which is [out, in], i
     "span": ("GPT2ForQuestionAnswering", "qa_outputs.weight", "qa_outputs.bias"),
     "none": ("GPT2Model", None, None),
 }
-# A second head beside that of tokens, which says how fit each text is by its last token: a collection of its own.
-TWO_HEADS, CHOICE = (
-    "GPT2DoubleHeadsModel",
-    {
-        "kernel": "multiple_choice_head.summary.weight",
-        "bias": "multiple_choice_head.summary.bias",
-    },
-)
+TWO_HEADS = "GPT2DoubleHeadsModel"  # that of tokens, and one that says how fit a text is by its last token:
+CHOICE = {"kernel": "multiple_choice_head.summary.weight", "bias": "multiple_choice_head.summary.bias"}
 OF_HEADS = {name for _, *own in HEADS.values() for name in own if name} | set(CHOICE.values())
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, in old files
@@ -77,24 +71,24 @@ def model_of(config, path):
         if config.get(name, value) != value:
             raise UserError(3, f"{path}: {name}: {config[name]!r}; only {value!r} is known here")
     named = config.get("architectures") or [HEADS["tokens"][0]]
-    heads = {**{kind: head for head, (kind, *_) in HEADS.items()}, TWO_HEADS: "tokens"}
-    if named not in [[kind] for kind in heads]:
-        raise UserError(3, f"{path}: architectures: {named!r}; one of {', '.join(heads)} is known")
-    head = heads[named[0]]
+    kinds = {**{kind: head for head, (kind, *_) in HEADS.items()}, TWO_HEADS: "tokens"}
+    if named not in [[kind] for kind in kinds]:
+        raise UserError(3, f"{path}: architectures: {named!r}; one of {', '.join(kinds)} is known")
+    head = kinds[named[0]]
     activation = config.get("activation_function", "gelu_new")
     if activation not in list(ACTIVATIONS):
         raise UserError(3, f"{path}: activation_function: {activation!r}; known are {', '.join(ACTIVATIONS)}")
     dropout = config.get("resid_pdrop", 0.1)
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
         raise UserError(3, f"{path}: resid_pdrop: {dropout!r}; a number from 0 to below 1 is wanted")
-    width, heads_count = whole("n_embd"), whole("n_head")
-    if width % heads_count:
-        raise UserError(3, f"{path}: n_head: {heads_count} does not divide n_embd {width}")
+    width, heads = whole("n_embd"), whole("n_head")
+    if width % heads:
+        raise UserError(3, f"{path}: n_head: {heads} does not divide n_embd {width}")
     labels = config.get("id2label")
     classes = len(labels) if isinstance(labels, dict) and labels else 2  # transformers' default
     return Decoder(
         layers=whole("n_layer"),
-        heads=heads_count,
+        heads=heads,
         width=width,
         hidden=None if config.get("n_inner") is None else whole("n_inner"),
         context=whole("n_positions"),
@@ -107,17 +101,17 @@ def model_of(config, path):
     )
 
 
-def names_of(model):
-    """{a parameter's path: its name there, without PREFIX}, and which of them are transposed there."""
-    names = {(ours,): theirs for ours, theirs in TRUNK.items()}
+def names_of(model, two_heads):
+    """{a variable's path: its name there, without PREFIX}; those of a second head are a collection, "choice"."""
+    names = {("params", ours): theirs for ours, theirs in TRUNK.items()}
     for i in range(model.layers):
-        names |= {(f"block{i}", ours): f"h.{i}.{theirs}" for ours, theirs in BLOCK.items()}
+        names |= {("params", f"block{i}", ours): f"h.{i}.{theirs}" for ours, theirs in BLOCK.items()}
     _, weight, bias = HEADS[model.head]
     if weight is not None and not (model.head == "tokens" and model.tied):
-        names[("head_kernel",)] = weight
+        names["params", "head_kernel"] = weight
     if bias is not None:
-        names[("head_bias",)] = bias
-    return names
+        names["params", "head_bias"] = bias
+    return names | ({("choice", ours): theirs for ours, theirs in CHOICE.items()} if two_heads else {})
 
 
 def variables_of(model, config, weights, path):
@@ -131,13 +125,12 @@ def variables_of(model, config, weights, path):
     Raises:
         UserError: 3, for a weight that is missing, has no place, or is not what the model wants.
     """
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
     if len(BLOCK) * model.layers > len(weights):  # before anything is as large as config.json says
         raise UserError(3, f"{path}: {len(weights)} tensors are too few for the {model.layers} layers of config.json")
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
     full = lambda name: name if name in OF_HEADS else prefix + name
-    wanted = {place: full(name) for place, name in names_of(model).items()}
-    choice = CHOICE if config.get("architectures") == [TWO_HEADS] else {}
-    wanted |= {("choice", ours): theirs for ours, theirs in choice.items()}
+    names = names_of(model, config.get("architectures") == [TWO_HEADS])
+    wanted = {place: full(name) for place, name in names.items()}
     there = {name for name in weights if not BUFFERS.fullmatch(name.removeprefix(prefix))}
     if model.head == "tokens" and model.tied and "lm_head.weight" in there:
         if not np.array_equal(weights["lm_head.weight"], weights.get(full("wte.weight"))):
@@ -148,25 +141,28 @@ def variables_of(model, config, weights, path):
         raise UserError(3, f"{path}: {missing[0]}{more(missing)}, which config.json asks for, is missing")
     if extra := sorted(there - set(wanted.values())):
         raise UserError(3, f"{path}: {extra[0]}{more(extra)} has no place in the model that config.json describes")
-    params = {}
-    for place, leaf in jax.tree_util.tree_leaves_with_path(_shapes(model)):
-        place = tuple(key.key for key in place)
-        turned, name = place == ("head_kernel",), wanted[place]
-        shape = leaf.shape[::-1] if turned else leaf.shape
-        x = as_float32(path, name, weights[name], shape)
+    shapes, variables = _shapes(model), {}
+    for place, name in wanted.items():
+        x = as_float32(path, name, weights[name], shapes[place][::-1] if _is_turned(place) else shapes[place])
         *sections, leaf = place
-        at = params
+        at = variables
         for section in sections:
             at = at.setdefault(section, {})
-        at[leaf] = jnp.asarray(x.T if turned else x)
-    shapes = {"kernel": (1, model.width), "bias": (1,)}
-    read = {ours: as_float32(path, name, weights[name], shapes[ours]) for ours, name in choice.items()}
-    return {"params": params, **({"choice": {ours: jnp.asarray(x.T) for ours, x in read.items()}} if choice else {})}
+        at[leaf] = jnp.asarray(x.T if _is_turned(place) else x)
+    return variables
+
+
+def _is_turned(place):
+    """Whether a variable is transposed there: kernels of heads."""
+    return place[-1] == "head_kernel" or place == ("choice", "kernel")
 
 
 def _shapes(model):
+    """{a variable's path: its shape}."""
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(lambda tokens: model.init(jax.random.key(0), tokens), tokens)["params"]
+    found = jax.eval_shape(lambda tokens: model.init(jax.random.key(0), tokens), tokens)
+    shapes = {tuple(k.key for k in path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+    return shapes | {("choice", "kernel"): (model.width, 1), ("choice", "bias"): (1,)}
 
 
 def config_of(model, variables):
@@ -208,29 +204,30 @@ def config_of(model, variables):
 
 def weights_of(model, variables):
     """{name there: float32 array}, with PREFIX where transformers writes it: beside a head."""
-    prefix, params = "" if model.head == "none" else PREFIX, unstacked(variables["params"])
-    weights = {CHOICE[ours]: np.asarray(x, np.float32).T for ours, x in variables.get("choice", {}).items()}
-    for place, name in names_of(model).items():
-        x = params
+    prefix, variables, weights = "" if model.head == "none" else PREFIX, unstacked(variables), {}
+    for place, name in names_of(model, "choice" in variables).items():
+        x = variables
         for key in place:
             x = x[key]
         x = np.asarray(x, np.float32)
-        weights[name if name in OF_HEADS else prefix + name] = x.T if place == ("head_kernel",) else x
+        weights[name if name in OF_HEADS else prefix + name] = x.T if _is_turned(place) else x
     return weights
 
 
 def logits_of(model, variables, inputs):
     """See research.pretrained.logits."""
     known = ("input_ids", "attention_mask", "position_ids")
-    for name in inputs:
-        if name not in known:
-            raise UserError(3, f"{name}: no input of GPT-2; it takes {', '.join(known)}")
+    if "input_ids" not in inputs or not set(inputs) <= set(known):
+        raise UserError(3, f"inputs {', '.join(inputs)}: GPT-2 takes input_ids, and of {', '.join(known[1:])} any")
     ids = np.asarray(inputs["input_ids"])
     mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids))) != 0
+    if ids.ndim != 2 or mask.shape != ids.shape:
+        raise UserError(3, f"input_ids, attention_mask: shapes {ids.shape}, {mask.shape}; both are [texts, tokens]")
     positions = np.asarray(inputs.get("position_ids", np.maximum(mask.cumsum(1) - 1, 0)))
+    positions = np.broadcast_to(positions, ids.shape)
     for name, x, size in (("input_ids", ids, model.vocabulary), ("position_ids", positions, model.context)):
-        if x.size and not (0 <= x.min() and x.max() < size):
-            raise UserError(3, f"{name}: {x.min() if x.min() < 0 else x.max()} is outside [0, {size})")
+        if wrong := sorted({int(i) for i in np.unique(x[mask]) if not 0 <= i < size}):
+            raise UserError(3, f"{name}: {wrong[0]} is outside [0, {size})")
     given = [x.astype(np.int32) for x in (ids, mask, positions)]
     x = _apply(model, {"params": variables["params"]}, *given)
     if "choice" in variables:

@@ -55,7 +55,8 @@ def logits(model, variables, inputs):
 
 def save(folder, model, variables, tokenizer=None):
     """Writes a new folder from which `load`, and transformers, read the same model: config.json, model.safetensors in
-    float32, and the tokenizer's files, if it is given.
+    float32, and the tokenizer's files, if it is given. That does not add the end by which a tokenizer of ours closes a
+    text that is read whole, for its label.
 
     Raises:
         UserError: 2 for a model that has no such layout, or a folder that holds something, 5 if it cannot be written.
