@@ -1,7 +1,10 @@
 """What tables say of measured rounds: ratios that other work on the machine cannot bend unseen."""
 
+import json
+
 import pytest
 
+from research.studies import tables
 from research.studies.tables import TABLES, disturbed, ratios, similarity
 
 
@@ -47,3 +50,16 @@ def test_spread_is_over_seeds_and_one_seed_has_none():
     _, ours, theirs = similarity(found)
     assert ours == ("ours, skipgram", "2", "1:01", "0.550 ± 0.071", "0.200 ± 0.000")
     assert theirs == ("gensim, skipgram", "1", "1:01", "0.400", "0.100")
+
+
+def test_a_linear_model_stands_beside_our_runs_on_the_same_messages(tmp_path, monkeypatch):
+    run = lambda accuracy, seconds: {"metrics": {"accuracy": accuracy}, "seconds": seconds}
+    kept = {"newsgroups_gpt+pretrained+bare:cpu": [run(0.5, 60), run(0.6, 62)], "mnist_cnn:cpu": [run(0.9, 1)]}
+    (tmp_path / "runs.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(tables, "KEPT", tmp_path / "runs.json")
+    _, rows_of = TABLES["newsgroups.json"]
+    bare = "no headers, footers, quotes"
+    assert list(rows_of({"sides": {f"linear, {bare}": [run(0.7, 5)]}}))[1:] == [
+        ("linear", bare, "70.00", "1", "0:05"),
+        ("newsgroups_gpt:cpu from wikitext_gpt's parameters", bare, "55.00 ± 7.07", "2", "1:01"),
+    ]

@@ -189,18 +189,16 @@ TABLES = {  # the file in results/, and what its table is between in README
 
 def newsgroups(found):
     """Rows of the table that has a linear model of benchmarks/newsgroups.py beside our runs."""
-    kept = json.loads(KEPT.read_text())
     yield "model", "of a message", "test accuracy, %", "seeds", "time a run"
-    for side, runs in found["sides"].items():
-        model, part = side.split(", ")
-        yield model, part, _figure(runs, *metrics_of(side)[0]), str(len(runs)), clock(runs)
-    for key, group in sorted(kept.items()):
-        config, *variants = key.partition(":")[0].split("+")
+    rows = [(*side.split(", ", 1), group) for side, group in found["sides"].items()]
+    for key, group in sorted(json.loads(KEPT.read_text()).items()):
+        (config, *variants), size = key.partition(":")[0].split("+"), key.partition(":")[2]
         if config == "newsgroups_gpt":
-            start = "init_from=runs/wikitext_gpt" if "pretrained" in variants else "random parameters"
+            start = "wikitext_gpt's parameters" if "pretrained" in variants else "random parameters"
             part = "no headers, footers, quotes" if "bare" in variants else "all"
-            figure = _figure(group, *metrics_of(key)[0])
-            yield f"{key.partition('+')[0].partition(':')[0]}:cpu, {start}", part, figure, str(len(group)), clock(group)
+            rows.append((f"{config}:{size} from {start}", part, group))
+    for model, part, group in rows:
+        yield model, part, _figure(group, *metrics_of(model)[0]), str(len(group)), clock(group)
 
 
 SETS = {"wordsim353": "WordSim-353", "simlex999": "SimLex-999"}
