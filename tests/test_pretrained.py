@@ -227,6 +227,12 @@ def token_more(folder):
     (folder / "tokenizer.json").write_text(json.dumps(data))
 
 
+def row_more(folder):
+    config_with(vocab_size=601)(folder)
+    wte = "transformer.wte.weight"
+    weights_with(lambda weights: weights.update({wte: np.concatenate([weights[wte], weights[wte][:1]])}))(folder)
+
+
 def a_pickle(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes((BAD / "pickle_bin" / "pytorch_model.bin").read_bytes())
@@ -257,6 +263,7 @@ MISMATCHES = {
     "no width": (config_with(n_embd=None), "config.json: n_embd: missing"),
     "dropout": (config_with(resid_pdrop=1), "config.json: resid_pdrop: 1"),
     "tokens": (token_more, "tokenizer.json: 601 tokens; the embedding in .*model.safetensors has 600"),
+    "rows": (row_more, "tokenizer.json: 600 tokens; the embedding in .*model.safetensors has 601"),
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
     "no object": (lambda folder: (folder / "config.json").write_text("[]"), "config.json: not a JSON object"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read"),
