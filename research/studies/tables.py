@@ -197,7 +197,7 @@ def newsgroups(found):
             start = "wikitext_gpt's parameters" if "pretrained" in variants else "random parameters"
             part = "no headers, footers, quotes" if "bare" in variants else "all"
             rows.append((f"{config}:{size} from {start}", part, group))
-    for model, part, group in rows:
+    for model, part, group in sorted(rows, key=lambda row: row[1]):
         yield model, part, _figure(group, *metrics_of(model)[0]), str(len(group)), clock(group)
 
 
