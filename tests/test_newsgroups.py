@@ -79,10 +79,11 @@ def test_another_archive_or_group_is_refused(tmp_path):
     with pytest.raises(UserError, match="20news-bydate.tar.gz is not the official file") as error:
         prepare(recipe._replace(archives=(one._replace(sum="0" * 64),)), tmp_path / "tfds", tmp_path / "packed")
     assert error.value.code == 3
-    wrong = archive(tmp_path / "wrong", {"20news-bydate-train/alt.surprise/1": b"x"})
-    with pytest.raises(UserError, match="alt.surprise is none of the twenty groups") as error:
-        prepare(wrong, tmp_path / "tfds", tmp_path / "wrong")
-    assert error.value.code == 3
+    for i, path in enumerate(("alt.surprise/1", ".DS_Store", "sci.med/1/2")):
+        wrong = archive(tmp_path / f"wrong{i}", {f"20news-bydate-train/{path}": b"x"})
+        with pytest.raises(UserError, match=f"train/{path}: 20news-bydate-train/GROUP/NUMBER is wanted") as error:
+            prepare(wrong, tmp_path / "tfds", tmp_path / f"wrong{i}")
+        assert error.value.code == 3
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds neither 20news-bydate.tar.gz nor 20news-bydate-train/"):
         prepare(recipe, tmp_path / "tfds", tmp_path / "empty")

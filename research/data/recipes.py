@@ -220,9 +220,9 @@ def _sst2(members):
 def _newsgroups20(members):
     splits = {"train": [], "test": []}
     for path, data in sorted(members.items()):
-        place, group, number = path.split("/")
-        if group not in GROUPS:
-            raise UserError(3, f"{path}: {group} is none of the twenty groups")
+        place, group, number = (path.split("/") + ["", ""])[:3]
+        if group not in GROUPS or path != f"{place}/{group}/{number}":
+            raise UserError(3, f"{path}: {place}/GROUP/NUMBER is wanted, of the twenty groups")
         example = {"text": data.decode("latin-1"), "label": GROUPS.index(group)}
         splits[place.removeprefix("20news-bydate-")].append((f"{group}/{number}", example))
     return splits
