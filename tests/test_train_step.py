@@ -330,7 +330,7 @@ def test_constants_are_read_and_neither_changed_donated_averaged_nor_saved(monke
         constants = sharding.place({"teacher": {"shift": shift * jnp.arange(10.0)}}, whole)
         step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
         batch = batches_of(setup, 1)[0]
-        batch = batch if k == 1 else stack([batch] * k, k)
+        batch = batch if k == 1 else stack([batch] * k, k, setup.dataset.pad)
         for _ in range(2):
             state, metrics = step(state, constants, batch, run_key(0), *((k,) if k > 1 else ()))
         assert not constants["teacher"]["shift"].is_deleted()
