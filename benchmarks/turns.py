@@ -120,7 +120,7 @@ def ours(name, overrides, count):
         began, done, waited = time.perf_counter(), 0, 0.0
         while time.perf_counter() - began < seconds or not done:
             asked = time.perf_counter()
-            batch = next(batches) if k == 1 else stack([next(batches) for _ in range(k)], k)
+            batch = next(batches) if k == 1 else stack([next(batches) for _ in range(k)], k, setup.dataset.pad)
             waited += time.perf_counter() - asked
             state, metrics = step(state, {}, batch, key, *(() if k == 1 else (k,)))
             jax.block_until_ready(metrics)
