@@ -24,9 +24,9 @@ WORKLOADS = {"text_1": 1, "text_8": 8}
 class Ids(NamedTuple):
     """None of the tokens is a special one."""
 
-    pad: None = None
-    begin: None = None
-    end: None = None
+    pad: int = -1
+    begin: int = -1
+    end: int = -1
 
 
 def prompts(batch):
