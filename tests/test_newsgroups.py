@@ -121,17 +121,16 @@ def test_removals_come_in_one_order_and_are_a_part_of_what_the_data_are_known_by
 def test_the_last_token_tells_the_label_and_padding_changes_nothing():
     model = Decoder(layers=2, heads=2, width=8, context=12, vocabulary=11, head="label", classes=3)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 11, (4, 6)), jnp.int32)
-    params = model.init(jax.random.key(0), tokens)["params"]
-    logits = lambda tokens, mask: model.apply({"params": params}, tokens, mask)
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    logits = jax.jit(lambda tokens, mask: model.apply({"params": params}, tokens, mask))
     alone = jnp.concatenate([logits(tokens[i : i + 1, :n], jnp.ones((1, n))) for i, n in enumerate((6, 4, 1, 2))])
     mask = jnp.arange(6)[None] < jnp.asarray([6, 4, 1, 2])[:, None]
     assert_same_numbers(logits(tokens, mask), alone)
     wide = lambda x, fill: jnp.pad(x, ((0, 0), (0, 6)), constant_values=fill)
     assert_same_numbers(logits(wide(tokens, -1), wide(mask, False)), alone)
-    whole = model.clone(head="tokens").apply(
-        {"params": {n: x for n, x in params.items() if n != "head_kernel"}}, tokens
-    )
-    hidden = model.clone(head="none").apply({"params": params}, tokens)
+    of_head = lambda head: jax.jit(lambda params: model.clone(head=head).apply({"params": params}, tokens))
+    whole = of_head("tokens")({name: x for name, x in params.items() if name != "head_kernel"})
+    hidden = of_head("none")(params)
     assert whole.shape == (4, 6, 11)
     assert_same_numbers(alone[0], hidden[0, 5] @ params["head_kernel"])
     assert np.isfinite(logits(tokens, jnp.zeros((4, 6)))).all()  # a message of which nothing is left

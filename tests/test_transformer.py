@@ -196,7 +196,7 @@ FORMS = {"gpt2": {}, "modern": MODERN, "sinusoidal": {"positions": "sinusoidal",
 def form(request):
     """A small decoder and its parameters, biases and scales not where they begin."""
     model = Decoder(**SMALL, **FORMS[request.param])
-    params = model.init(jax.random.key(0), tokens())["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens())["params"]
     return model, jax.tree.map(lambda x: x + 0.1 * jnp.asarray(RNG.normal(size=x.shape), x.dtype), params)
 
 
@@ -213,7 +213,7 @@ def test_the_future_does_not_reach_the_past_and_the_past_reaches_the_future(form
 
 def test_packed_documents_are_read_as_if_each_were_alone(form):
     model, params = form
-    logits = lambda x, **own: model.apply({"params": params}, x, **own)
+    logits = jax.jit(lambda x, **own: model.apply({"params": params}, x, **own))
     first, second = tokens(1, 5), tokens(1, 7)
     segments = jnp.asarray([[0] * 5 + [1] * 7])
     positions = jnp.asarray([[*range(5), *range(7)]])
@@ -233,21 +233,21 @@ def gradients(model, params, x, **own):
     return jax.jit(jax.value_and_grad(score))(params)
 
 
-@pytest.mark.parametrize("fields", [{}, MODERN])
-def test_stacked_layers_and_rematerialised_ones_begin_and_train_with_the_same_numbers(fields):
+@pytest.mark.parametrize("fields, remats", [({}, (True,)), (MODERN, (False, True))])
+def test_stacked_layers_and_rematerialised_ones_begin_and_train_with_the_same_numbers(fields, remats):
     x, rngs = tokens(), {"dropout": jax.random.key(1)}
     forms = {
-        (remat, scan): Decoder(**SMALL, **fields, dropout=0.2, remat=remat, scan=scan)
-        for remat in (False, True)
-        for scan in (False, True)
+        (remat, scan): Decoder(**{**SMALL, "layers": 2}, **fields, dropout=0.2, remat=remat, scan=scan)
+        for remat, scan in [(False, False), *((remat, True) for remat in remats), (True, False)]
     }
     params = {key: jax.jit(model.init)(jax.random.key(0), x)["params"] for key, model in forms.items()}
     expected = gradients(forms[False, False], params[False, False], x, rngs=rngs)
     for key, model in forms.items():
         assert_same_numbers(unstacked(params[key]), params[False, False])
         assert ("blocks" in params[key]) == key[1]
-        loss, gradient = gradients(model, params[key], x, rngs=rngs)
-        assert_same_numbers((loss, unstacked(gradient)), expected)
+        if key != (False, False):
+            loss, gradient = gradients(model, params[key], x, rngs=rngs)
+            assert_same_numbers((loss, unstacked(gradient)), expected)
         assert_same_bits(stacked_like(unstacked(params[key]), params[key]), params[key])
 
 
@@ -255,18 +255,19 @@ def test_rematerialised_blocks_are_computed_again():
     x = tokens()
     count = lambda remat: str(
         jax.make_jaxpr(jax.grad(lambda p: Decoder(**SMALL, remat=remat).apply({"params": p}, x, train=True).sum()))(
-            Decoder(**SMALL).init(jax.random.key(0), x)["params"]
+            jax.jit(Decoder(**SMALL).init)(jax.random.key(0), x)["params"]
         )
     ).count(" tanh ")
     assert (count(False), count(True)) == (3, 6)
 
 
-@pytest.mark.parametrize("rules", [(), ("block1/.*_kernel=frozen", "block2/=0.5")])
+@pytest.mark.parametrize("rules", [(), ("block1/.*_kernel=frozen", "block0/=0.5")])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name, rules):
-    whole = Decoder(**SMALL).init(jax.random.key(0), tokens())["params"]
+    small = {**SMALL, "layers": 2}
+    whole = jax.jit(Decoder(**small).init)(jax.random.key(0), tokens())["params"]
     gradient = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), x.dtype), whole)
-    like = jax.eval_shape(lambda: Decoder(**SMALL, scan=True).init(jax.random.key(0), tokens()))["params"]
+    like = jax.eval_shape(lambda: Decoder(**small, scan=True).init(jax.random.key(0), tokens()))["params"]
     settings = {
         "name": name,
         "learning_rate": 0.1,
@@ -335,7 +336,7 @@ def test_the_logits_are_the_features_times_the_head(form):
 def test_dropout_is_drawn_for_each_layer_by_itself(monkeypatch):
     model = Decoder(**{**SMALL, "layers": 2}, dropout=0.5)
     x = tokens()
-    params = model.init(jax.random.key(0), x)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), x)["params"]
     run = lambda key: model.apply({"params": params}, x, train=True, rngs={"dropout": jax.random.key(key)})
     assert_same_bits(run(0), run(0))
     assert not np.array_equal(run(0), run(1))
