@@ -102,6 +102,8 @@ def test_what_is_removed_is_what_scikit_learn_removes(name, real_data):
     real = [e["text"].decode() for e in newsgroups.messages().open("test").__getitems__(range(400))]
     for text in (*MESSAGES, *real):
         assert newsgroups.REMOVALS[name](text) == theirs(text)
+        bare = peer.strip_newsgroup_quoting(peer.strip_newsgroup_footer(peer.strip_newsgroup_header(text)))
+        assert newsgroups.without(text, ("quotes", "footers", "headers")) == bare
 
 
 def test_removals_come_in_one_order_and_are_a_part_of_what_the_data_are_known_by():
@@ -133,7 +135,8 @@ def test_the_last_token_tells_the_label_and_padding_changes_nothing():
     hidden = of_head("none")(params)
     assert whole.shape == (4, 6, 11)
     assert_same_numbers(alone[0], hidden[0, 5] @ params["head_kernel"])
-    assert np.isfinite(logits(tokens, jnp.zeros((4, 6)))).all()  # a message of which nothing is left
+    nothing = logits(jnp.full((4, 6), -1), jnp.zeros((4, 6)))  # is left of a message
+    assert_same_numbers(nothing, logits(jnp.zeros((4, 6), jnp.int32), jnp.zeros((4, 6))))
 
 
 def test_heads_of_other_tasks_and_of_no_label_are_refused():
@@ -240,7 +243,8 @@ def test_a_foreign_tokenizer_keeps_its_own_special_tokens():
 def test_a_run_on_running_text_with_a_foreign_tokenizer_scores_each_token_once(tmp_path):
     own = {"data__name": "wikitext2", "data__max_len": 16, "data__splits__test": "test", "model__context": 16,
            "data__splits__validation": "validation", "task__name": "next_token", "model__name": "decoder",
-           "model__layers": 1, "model__heads": 2, "model__width": 16, "data__tokenizer": f"hf:{GPT2}"}  # fmt: skip
+           "model__layers": 1, "model__heads": 2, "model__width": 16, "data__tokenizer": f"hf:{GPT2}",
+           "data__context": 4}  # fmt: skip
     setup = make_setup(**own)
     split = setup.splits["validation"]
     variables = {"params": jax.jit(setup.init)(jax.random.key(0)).params}

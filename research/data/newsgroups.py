@@ -31,6 +31,13 @@ def without_quotes(text):
 REMOVALS = {"headers": without_headers, "footers": without_footers, "quotes": without_quotes}
 
 
+def without(text, remove):
+    """A message without what `remove` names."""
+    for name, function in REMOVALS.items():
+        text = function(text) if name in remove else text
+    return text
+
+
 class Changed:
     """A source with a field of bytes changed."""
 
@@ -49,15 +56,10 @@ def messages(remove=()):
     for name in remove:
         pick(REMOVALS, name, "config.data.remove")
 
-    def change(data):
-        text = data.decode(errors="replace")
-        for name, function in REMOVALS.items():
-            text = function(text) if name in remove else text
-        return text.encode()
-
     raw = from_tfds("newsgroups20")
     if not remove:
         return raw
+    change = lambda data: without(data.decode(errors="replace"), remove).encode()
     return dataclasses.replace(
         raw,
         open=lambda split: Changed(raw.open(split), "text", change),
