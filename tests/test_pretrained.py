@@ -83,6 +83,7 @@ def test_in_and_out_and_in_is_the_identity(name, tmp_path):
     tokenizer = tokenize.read(HF / name)
     pretrained.save(tmp_path / "copy", model, variables, tokenizer)
     again, others = pretrained.load(tmp_path / "copy")
+    assert len({path.stat().st_mode for path in (tmp_path / "copy").iterdir()}) == 1
     assert again == model and tokenize.read(tmp_path / "copy").digest == tokenizer.digest
     assert_same_bits(others, variables)
 

@@ -165,6 +165,7 @@ def write(folder, files, weights):
             text = data if isinstance(data, str) else json.dumps(data, indent=2) + "\n"
             (scratch / name).write_text(text, encoding="utf-8")
         save_file({name: np.ascontiguousarray(x) for name, x in weights.items()}, scratch / WEIGHTS, {"format": "pt"})
+        (scratch / WEIGHTS).chmod((scratch / "config.json").stat().st_mode)  # the library's is for its owner alone
         os.replace(scratch, folder)
     except (OSError, SafetensorError) as error:  # the library's own, of a full disk
         raise UserError(5, f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
