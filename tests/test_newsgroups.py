@@ -79,14 +79,20 @@ def test_another_archive_or_group_is_refused(tmp_path):
     with pytest.raises(UserError, match="20news-bydate.tar.gz is not the official file") as error:
         prepare(recipe._replace(archives=(one._replace(sum="0" * 64),)), tmp_path / "tfds", tmp_path / "packed")
     assert error.value.code == 3
+    other = {"20news-bydate-test/sci.med/1": b"x"}
     for i, path in enumerate(("alt.surprise/1", ".DS_Store", "sci.med/1/2")):
-        wrong = archive(tmp_path / f"wrong{i}", {f"20news-bydate-train/{path}": b"x"})
-        with pytest.raises(UserError, match=f"train/{path}: 20news-bydate-train/GROUP/NUMBER is wanted") as error:
+        wrong = archive(tmp_path / f"wrong{i}", {f"20news-bydate-train/{path}": b"x", **other})
+        with pytest.raises(UserError, match=f"train/{path}: SPLIT/GROUP/NUMBER is wanted") as error:
             prepare(wrong, tmp_path / "tfds", tmp_path / f"wrong{i}")
         assert error.value.code == 3
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds neither 20news-bydate.tar.gz nor 20news-bydate-train/"):
-        prepare(recipe, tmp_path / "tfds", tmp_path / "empty")
+    with pytest.raises(UserError, match="20news-bydate.tar.gz: damaged: .*no file in 20news-bydate-train/"):
+        prepare(archive(tmp_path / "half", other), tmp_path / "tfds", tmp_path / "half")
+    (tmp_path / "loose" / "20news-bydate-test" / "sci.med").mkdir(parents=True)
+    (tmp_path / "loose" / "20news-bydate-test" / "sci.med" / "1").write_bytes(b"x")
+    for folder in ("nothing", "loose"):  # in which the messages of train are missing
+        with pytest.raises(UserError, match="holds neither 20news-bydate.tar.gz nor 20news-bydate-train/"):
+            prepare(recipe, tmp_path / "tfds", tmp_path / folder)
+    assert not list((tmp_path / "tfds" / "newsgroups20").iterdir())
 
 
 MESSAGE = "From: a\nSubject: b\n\nIn article <1> c writes:\n> said\n| said\n\nMine.\nIt stays.\n\n--\nName\n\n"

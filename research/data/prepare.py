@@ -104,7 +104,7 @@ def _members(archive, manual, downloads, progress):
             loose |= _manual_folder(manual, member) if member[-1] == "/" else {member: _manual_file(manual, member)}
         name = archive.url.rsplit("/", 1)[-1]
         path = _manual_file(manual, name)
-        if path is None and not (loose and all(loose.values())):
+        if path is None and not all(loose.values()):
             raise UserError(3, f"{manual}: holds neither {name} nor {', '.join(archive.members)}")
     try:
         contents = _unpack(path, archive) if path else {member: loose[member].read_bytes() for member in loose}
@@ -136,9 +136,10 @@ def _manual_file(manual, name):
 
 
 def _manual_folder(manual, name):
-    """{path below the archive: file} of a folder that has been unpacked."""
+    """{path below the archive: file} of a folder that has been unpacked; {name: None} of one that is not there."""
     root = pathlib.Path(manual) / name
-    return {f"{name}{path.relative_to(root)}": path for path in sorted(root.rglob("*")) if path.is_file()}
+    found = {f"{name}{path.relative_to(root)}": path for path in sorted(root.rglob("*")) if path.is_file()}
+    return found or {name: None}
 
 
 def _unpack(path, archive):
@@ -147,6 +148,9 @@ def _unpack(path, archive):
             folders = tuple(member for member in archive.members if member[-1] == "/")
             with tarfile.open(path) as tar:
                 inside = [entry.name for entry in tar if entry.isfile() and entry.name.startswith(folders)]
+                for folder in folders:
+                    if not any(name.startswith(folder) for name in inside):
+                        raise KeyError(f"no file in {folder}")
                 named = [member for member in archive.members if member not in folders]
                 return {member: tar.extractfile(member).read() for member in [*named, *inside]}
         if path.name.endswith(".zip"):

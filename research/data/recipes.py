@@ -220,11 +220,12 @@ def _sst2(members):
 def _newsgroups20(members):
     splits = {"train": [], "test": []}
     for path, data in sorted(members.items()):
-        place, group, number = (path.split("/") + ["", ""])[:3]
-        if group not in GROUPS or path != f"{place}/{group}/{number}":
-            raise UserError(3, f"{path}: {place}/GROUP/NUMBER is wanted, of the twenty groups")
+        found = re.fullmatch(r"20news-bydate-(train|test)/([^/]+)/([^/]+)", path)
+        if not found or found[2] not in GROUPS:
+            raise UserError(3, f"{path}: SPLIT/GROUP/NUMBER is wanted, of the twenty groups")
+        split, group, number = found.groups()
         example = {"text": data.decode("latin-1"), "label": GROUPS.index(group)}
-        splits[place.removeprefix("20news-bydate-")].append((f"{group}/{number}", example))
+        splits[split].append((f"{group}/{number}", example))
     return splits
 
 
