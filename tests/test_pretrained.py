@@ -69,6 +69,17 @@ def test_logits_are_those_of_transformers(name, side):
 
 
 @needs_fixtures
+def test_arithmetic_in_bfloat16_is_as_far_off_as_transformers():
+    model, variables = pretrained.load(HF / "gpt2-tiny-bf16")
+    stored = np.load(HF / "gpt2-tiny-bf16" / "expected.npz")
+    found = {field: stored[f"right.{field}"] for field in ("input_ids", "attention_mask")}
+    logits = np.asarray(pretrained.logits(model.clone(dtype="bfloat16"), variables, found))
+    real = found["attention_mask"] != 0
+    np.testing.assert_allclose(logits[real], stored["bf16.right.logits"][real], atol=0.33, rtol=0)
+    assert np.abs(logits[real] - stored["right.logits"][real]).max() > 1e-3  # it is bfloat16's, and not float32's
+
+
+@needs_fixtures
 def test_a_mask_that_is_not_given_hides_nothing():
     model, variables = pretrained.load(HF / "gpt2-tiny")
     ids = np.arange(6)[None]
@@ -318,6 +329,9 @@ def test_a_model_that_is_no_gpt2_is_not_written(field, tmp_path):
 
 def test_nothing_is_written_over_and_nothing_half(tmp_path, full_disk):
     model, variables = small()
+    with pytest.raises(UserError, match="a tokenizer of 15 tokens; the model has 11") as error:
+        pretrained.save(tmp_path / "model", model, variables, tokenize.train(["abcdefghijk"], "characters", 50))
+    assert error.value.code == 2 and not list(tmp_path.iterdir())
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="there is something already") as error:
@@ -340,6 +354,16 @@ def test_tokens_and_texts_are_those_of_the_library():
         assert [tokenizer.vocabulary[i] for i in ids] == entry["tokens"]
         if "<|endoftext|>" not in entry["text"]:
             assert tokenizer.decode(ids) == entry["decoded"], entry["kind"]
+
+
+def test_a_file_that_would_cut_and_pad_texts_does_neither(gpt2):
+    path, texts = gpt2 / "tokenizer.json", ["a text of many more tokens than three", "b"]
+    whole = tokenize.read(path).encode(texts)
+    cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    pad = {"strategy": {"Fixed": 30}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+           "pad_token": "!"}  # fmt: skip
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation": cut, "padding": pad}))
+    assert tokenize.read(path).encode(texts) == whole and len(whole[0]) > 3
 
 
 @needs_fixtures

@@ -75,7 +75,10 @@ class Tokenizer:
     def _library(self):
         import tokenizers
 
-        return tokenizers.Tokenizer.from_str(self.json)
+        library = tokenizers.Tokenizer.from_str(self.json)
+        library.no_truncation()  # both stand in many a file of others, and would cut and pad in silence
+        library.no_padding()
+        return library
 
     @property
     def size(self):

@@ -59,11 +59,14 @@ def save(folder, model, variables, tokenizer=None):
     text that is read whole, for its label.
 
     Raises:
-        UserError: 2 for a model that has no such layout, or a folder that holds something, 5 if it cannot be written.
+        UserError: 2 for a model that has no such layout, a tokenizer of another vocabulary, or a folder that holds
+            something, 5 if it cannot be written.
     """
     layout = _layout(model)
     files = {"config.json": layout.config_of(model, variables)}
     if tokenizer is not None:
+        if tokenizer.size != model.vocabulary:
+            raise UserError(2, f"{folder}: a tokenizer of {tokenizer.size} tokens; the model has {model.vocabulary}")
         pad = tokenizer.end if tokenizer.pad < 0 else tokenizer.pad  # by custom
         roles = {"bos": tokenizer.begin, "eos": tokenizer.end, "pad": pad, "unk": tokenizer.unknown}
         roles = {role: i for role, i in roles.items() if i >= 0}
