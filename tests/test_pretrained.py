@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SHARED, assert_same_bits
+from conftest import SHARED, assert_same_bits, assert_same_numbers
 from safetensors.numpy import load_file, save_file
 
 from research import pretrained
@@ -113,6 +113,20 @@ def test_every_head_goes_out_and_in(fields, tmp_path):
     assert (tmp_path / "stacked" / "model.safetensors").read_bytes() == (
         tmp_path / "model" / "model.safetensors"
     ).read_bytes()
+
+
+def test_the_second_head_tells_of_the_last_token_that_is_no_padding(tmp_path):
+    model, variables = small(choice=True)
+    ids, mask = np.array([[1, 2, 3], [0, 4, 5]]), np.array([[1, 1, 0], [0, 1, 1]])
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    found = pretrained.logits(model, variables, inputs)
+    hidden = pretrained.logits(model.clone(head="none"), {"params": variables["params"]}, inputs)[[0, 1], [1, 2]]
+    fit = hidden @ variables["choice"]["kernel"][:, 0] + variables["choice"]["bias"]
+    assert_same_numbers(found["choice"], fit)
+    assert_same_bits(found["tokens"], pretrained.logits(model, {"params": variables["params"]}, inputs))
+    pretrained.save(tmp_path / "model", model, variables)
+    written = load_file(tmp_path / "model" / "model.safetensors")["multiple_choice_head.summary.weight"]
+    assert_same_bits(written, np.asarray(variables["choice"]["kernel"]).T)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])

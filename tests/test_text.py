@@ -90,6 +90,7 @@ def test_the_bytes_of_tokens_add_up_to_those_of_the_text(kind):
     tokenizer = tokenize.train(TEXTS, kind, 400)
     for one, ids in zip(TEXTS, tokenizer.encode(TEXTS)):
         assert tokenizer.token_bytes[ids].sum() == len(one.encode())
+    assert tokenizer.token_bytes[:4].tolist() == [0, 1, 0, 0]  # an unknown character is one byte
 
 
 def test_the_bytes_of_words_add_up_to_those_of_a_text_that_is_tokenised_already():
@@ -98,6 +99,7 @@ def test_the_bytes_of_words_add_up_to_those_of_a_text_that_is_tokenised_already(
     for article in (articles[i]["text"].decode() for i in range(len(articles))):
         (ids,) = dataset.tokenizer.encode([article.replace("\n", tokenize.NEWLINE)])
         assert dataset.tokenizer.token_bytes[ids].sum() == len(article.encode()) > 100
+    assert not dataset.tokenizer.token_bytes[:4].any()  # an unknown word is none
 
 
 def test_a_tokenizer_that_loses_text_counts_no_bytes(trained):
