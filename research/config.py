@@ -6,6 +6,7 @@ arguments of a task, a data set or an optimizer, with their types read off the s
 """
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import json
@@ -15,13 +16,13 @@ import typing
 
 from ml_collections import ConfigDict, config_dict
 
+from research.data import DATASETS
 from research.errors import UserError, defined_at, nearest, pick, users_code
 from research.fields import (
     BOUNDS,
     CHOICES,
     FIELDS,
     MEANINGS,
-    NAMED,
     TEXT_AUGMENT,
     Field,
     kind_of,
@@ -29,6 +30,11 @@ from research.fields import (
     text_of,
     type_name,
 )
+from research.models import MODELS
+from research.optimizers import OPTIMIZERS
+from research.tasks import TASKS
+
+NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
 
 
 def base():
@@ -51,16 +57,8 @@ def sized(config, size, **sizes):
 def load_file(argument):
     """configs/<name>.py or configs/<name>.py:<size> -> (config, file, size)."""
     file, _, size = str(argument).partition(":")
-    path = pathlib.Path(file)
-    if path.suffix != ".py" or not path.is_file():
-        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
-        raise UserError(
-            2, f"--config: no file {file}{nearest(file, known)}; there are {', '.join(known) or 'none here'}"
-        )
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
     with users_code(f"--config: {file}", __file__):
-        spec.loader.exec_module(module)
+        module = _module(file)
         config = module.get_config(size or "base")
     if not isinstance(config, ConfigDict):
         raise UserError(
@@ -69,6 +67,27 @@ def load_file(argument):
             "as research.config.base() is wanted",
         )
     return override(config, {}), file, size or "base"
+
+
+def load_sweeps(argument):
+    """The sweeps of a config file, {name: function of nothing that gives a list of {dotted path: value}}."""
+    file = str(argument).partition(":")[0]
+    with users_code(f"--config: {file}", __file__):
+        found = vars(_module(file))
+    return {name.removeprefix("sweep_"): value for name, value in found.items() if name.startswith("sweep_")}
+
+
+def _module(file):
+    path = pathlib.Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
+        raise UserError(
+            2, f"--config: no file {file}{nearest(file, known)}; there are {', '.join(known) or 'none here'}"
+        )
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def override(config, values):
@@ -242,6 +261,11 @@ def differences(a, b):
     return [(path, a.get(path), b.get(path)) for path in {**a, **b} if a.get(path) != b.get(path)]
 
 
+def value(config, path):
+    """The leaf at a dotted path."""
+    return functools.reduce(lambda section, key: section[key], path.split("."), config)
+
+
 def arguments(section, config):
     """The arguments of the thing that a section names: what stands there beside the section's common fields."""
     return {
@@ -258,15 +282,17 @@ def describe(config=None):
     return [
         f"  --config.{path}={text_of(values[path])}".ljust(48)
         + f" {type_name(field.type)}"
-        + f": {field.help or _meaning(path, values)}"
+        + f": {_meaning(path, field, values)}"
         + (f" ({', '.join(CHOICES[path.split('.')[-1]])})" if path.split(".")[-1] in CHOICES and not field.help else "")
         for path, field in fields.items()
     ]
 
 
-def _meaning(path, values):
+def _meaning(path, field, values):
     section, leaf = path.split(".")[0], path.split(".")[-1]
-    return MEANINGS.get(path) or MEANINGS.get(leaf) or f"of {values[f'{section}.name']}"
+    if leaf == "name":
+        return f"{field.help}: {', '.join(sorted(NAMED[section]))}"
+    return field.help or MEANINGS.get(path) or MEANINGS.get(leaf) or f"of {values[f'{section}.name']}"
 
 
 def _fields(names):

@@ -12,7 +12,7 @@ class UserError(Exception):
     Args:
         code: the exit code of the scripts. 2 a mistake in flags or config, 3 damaged or wrong data, 4 no checkpoint to
             trust, 5 a folder that cannot be written, 6 numbers not finite, 7 the run is being written by another
-            process, 130 and 143 stopped by a signal.
+            process, 8 something took longer than it may, 130 and 143 stopped by a signal.
         message: one line: where, what it is, what it may be.
     """
 

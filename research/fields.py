@@ -8,11 +8,8 @@ import types
 import typing
 from typing import Any, NamedTuple
 
-from research.data import DATASETS
 from research.errors import UserError
-from research.models import MODELS
-from research.optimizers import OPTIMIZERS, SCHEDULES
-from research.tasks import TASKS
+from research.optimizers import SCHEDULES
 
 
 class Field(NamedTuple):
@@ -28,7 +25,7 @@ FIELDS = {
         None,
         "a run folder to take parameters from, or hf:FOLDER_OR_NAME, Hugging Face's; FOLDER:PREFIX,PREFIX takes a part",
     ),
-    "data.name": Field(str, "digits", "the data set: " + ", ".join(sorted(DATASETS))),
+    "data.name": Field(str, "digits", "the data set"),
     "data.batch_size": Field(int, 64, "examples a step, over all devices, microbatches and processes"),
     "data.eval_batch_size": Field(int, 500, "examples an evaluation step; changes no number"),
     "data.splits.train": Field(str, "train", "a TFDS split string, as train[:90%]"),
@@ -45,9 +42,9 @@ FIELDS = {
     "data.augment.span_mask": Field(float, 0.0, "share of input tokens made unknown in spans of about three"),
     "data.memory_limit_bytes": Field(int, 2**31, "sets that decode to no more are held in memory; others stream"),
     "data.workers": Field(int, 0, "processes that decode a streamed set; 0: threads of this one"),
-    "model.name": Field(str, "cnn", "the model: " + ", ".join(sorted(MODELS))),
-    "task.name": Field(str, "classify_images", "the task: " + ", ".join(sorted(TASKS))),
-    "optimizer.name": Field(str, "adam", "the optimizer: " + ", ".join(sorted(OPTIMIZERS))),
+    "model.name": Field(str, "cnn", "the model"),
+    "task.name": Field(str, "classify_images", "the task"),
+    "optimizer.name": Field(str, "adam", "the optimizer"),
     "optimizer.learning_rate": Field(float, 1e-3, "its peak; the schedule multiplies it by a factor in [0, 1]"),
     "optimizer.schedule": Field(str, "constant", "after the warm-up: " + ", ".join(sorted(SCHEDULES))),
     "optimizer.warmup_steps": Field(int | None, None, "steps over which the rate rises linearly to its peak"),
@@ -124,7 +121,6 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "length_penalty": "a hypothesis' score is its log-probability over its length to this power",
 }
 TEXT_AUGMENT = ("word_dropout", "swap", "span_mask")
-NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
 
 # Bounds by the leaf's name, wherever it stands: (lowest, highest, whether the highest itself is allowed).
 _RATE, _COUNT = (0, 1, False), (1, math.inf, True)
@@ -238,10 +234,15 @@ def parse(path, annotation, value):
 
 
 def _items(text):
-    """The elements of a tuple written as text: (1, 2), ('a', 'b') or a,b; commas inside brackets are no separators."""
+    """The elements of a tuple written as text: (1, 2), ('a', 'b') or a,b."""
     try:
         value = ast.literal_eval(text)
         return list(value) if isinstance(value, (tuple, list)) else [text.strip()]
     except (ValueError, SyntaxError):
-        items = re.findall(r"(?:[^,(\[{]|\([^)]*\)?|\[[^\]]*\]?|\{[^}]*\}?)+", text)
-        return [item.strip() for item in items if item.strip()]
+        return split(text)
+
+
+def split(text):
+    """The words of a text between its commas; commas inside brackets are no separators."""
+    words = re.findall(r"(?:[^,(\[{]|\([^)]*\)?|\[[^\]]*\]?|\{[^}]*\}?)+", text)
+    return [word.strip() for word in words if word.strip()]

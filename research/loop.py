@@ -39,11 +39,7 @@ def train(config, workdir, *, file="", size="", devices=None):
     finished = runs.check(workdir, config)
     if finished is not None:
         return finished
-    setup = prepare(config, dataset, mesh)
-    if config.init_from is not None and not runs.is_begun(workdir):
-        start = runs.read_start(config.init_from, dataset.tokenizer)
-        variables = {"params": setup.abstract.params, **setup.abstract.model_state}
-        warm_start(variables, start.variables, start.prefixes)  # raises before anything is written
+    setup = prepare_run(config, dataset, mesh, workdir)
     at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
     data = runs.describe_data(setup.dataset, sorted(at_hand))
     with runs.lock(workdir) as folder, signals.caught() as stop:
@@ -69,6 +65,20 @@ def train(config, workdir, *, file="", size="", devices=None):
             raise
         runs.write_json(folder / "result.json", result)
     return result
+
+
+def prepare_run(config, dataset, mesh, workdir):
+    """What `resolve` returns -> Setup of a run, every check of it passed; nothing is compiled or written.
+
+    Raises:
+        UserError: 2, 3 or 4.
+    """
+    setup = prepare(config, dataset, mesh)
+    if config.init_from is not None and not runs.is_begun(workdir):
+        start = runs.read_start(config.init_from, dataset.tokenizer)
+        variables = {"params": setup.abstract.params, **setup.abstract.model_state}
+        warm_start(variables, start.variables, start.prefixes)
+    return setup
 
 
 def _train(setup, folder, checkpoints, stop, began):

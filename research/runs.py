@@ -159,13 +159,22 @@ def check(workdir, config):
     ):
         if (folder / name).exists() and not kind(folder / name):
             raise UserError(2, f"{folder / name}: not what a run folder has there; choose another --workdir")
+    check_writable(folder)
+    return None
+
+
+def check_writable(folder):
+    """Raises the error of a folder that cannot be written, or be made.
+
+    Raises:
+        UserError: 5.
+    """
     existing = folder
     while not existing.exists():
         existing = existing.parent
     # The mode too: to the superuser every folder is writable, a read-only one is meant to be left alone.
     if not existing.is_dir() or not os.access(existing, os.W_OK) or not existing.stat().st_mode & 0o222:
         raise UserError(5, f"{existing}: not a folder that can be written; choose another --workdir")
-    return None
 
 
 def is_begun(workdir):
@@ -251,12 +260,16 @@ def begin(folder, config, file, size, data, tokenizer=None):
     kept = read_tokenizer(folder)
     if kept is not None and tokenizer is not None and kept.digest != tokenizer.digest:
         raise UserError(2, f"{folder}: another process has begun this run since; the same command goes on with it")
-    saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
-    write_json(folder / "config.json", saved)
+    write_config(folder, config, file, size)
     if tokenizer is not None:
         write_text(folder / "tokenizer.json", tokenizer.json)
     starts = read_json(folder / "manifest.json") or []
     write_json(folder / "manifest.json", [*starts, _manifest(data)])
+
+
+def write_config(folder, config, file, size):
+    saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
+    write_json(folder / "config.json", saved)
 
 
 def _manifest(data):

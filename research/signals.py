@@ -28,10 +28,8 @@ def caught():
             signal.signal(number, old)
 
 
-def stopped(received, folder, step):
-    """The error that a run ends with which a signal stopped."""
-    return UserError(
-        128 + received[0],
-        f"{folder}: stopped at step {step} by {signal.Signals(received[0]).name}; the state was saved, the same "
-        "command goes on",
-    )
+def stopped(received, folder, step=None):
+    """The error that a run ends with which a signal stopped, or a sweep, which has no step."""
+    where, by = "" if step is None else f" at step {step}", signal.Signals(received[0]).name
+    message = f"{folder}: stopped{where} by {by}; the state was saved, the same command goes on"
+    return UserError(128 + received[0], message)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research import config as configs
+from research.config import NAMED
 from research.data import DATASETS
 from research.errors import UserError
-from research.fields import FIELDS, NAMED
+from research.fields import FIELDS
 from research.models import MODELS
 from research.optimizers import OPTIMIZERS
 

@@ -1,0 +1,91 @@
+"""Trains a config at every point of a sweep, each in a run folder of its own below --workdir.
+
+    python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --axis=seed=0:2 --workdir=runs/model
+    python -m experiments.sweep --config=configs/digits_cnn.py --axis=data.batch_size=32,64 --jobs=2 --workdir=runs/size
+    python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --workdir=runs/one --dry_run
+
+Axes and named sweeps, sweep_<name>() of the config file, are combined to every point of each with every point of the
+others. All points are checked before anything runs. The same command again goes on: each trial runs once, an unfinished
+one from its checkpoint, one that failed is tried again, and more points than before are taken up. Ctrl-C saves the
+states and stops. stdout is the table of trials; what a trial prints is in the folder's logs/.
+"""
+
+import math
+import pathlib
+import sys
+
+from experiments import command
+from research import config as configs
+from research.errors import UserError
+from research.studies import schedule, sweep, watch, workers
+
+SHOWN = 20  # points of a plan that are printed before it runs
+
+
+def make_parser():
+    parser = command.parser(__doc__, config=True, workdir="the sweep's folder; alone, it goes on with what is there")
+    add = parser.add_argument
+    add("--sweep", metavar="NAMES", default="", help="sweeps of the config file, by their names: model,cell")
+    add(
+        "--axis", metavar="PATH=VALUES", action="append", default=[], help="seed=0:5 (a range) or data.batch_size=32,64"
+    )
+    add(
+        "--jobs", metavar="N", type=int, default=1, help="processes at a time; cores and GPUs are shared out among them"
+    )
+    add("--trial_seconds", metavar="S", type=float, help="a trial that takes longer is stopped and has failed")
+    add("--dry_run", action="store_true", help="check and print the points, and run none")
+    add("--yes", action="store_true", help=f"run more than {sweep.MANY:,} points")
+    return parser
+
+
+def main(arguments, overrides):
+    folder = pathlib.Path(command.required(arguments.workdir, "--workdir"))
+    if arguments.jobs < 1:
+        raise UserError(2, f"--jobs: {arguments.jobs} processes; at least 1 is needed")
+    if arguments.trial_seconds is not None and not arguments.trial_seconds > 0:
+        raise UserError(2, f"--trial_seconds: {arguments.trial_seconds:g} is no time")
+    plan, same = make_plan(arguments, overrides, folder)
+    schedule.check_folder(plan)
+    with workers.crew(command.process_settings) as hire:
+        plan = schedule.check(plan, hire(workers.shares(1)[0]))
+        steps = sum(trial.steps for trial in plan.trials)
+        total = f"{len(plan.trials):,} trials, {steps:,} steps" + (f"; {same} same ones left out" if same else "")
+        lines = sweep.as_lines(plan.trials)
+        if arguments.dry_run:
+            print("\n".join([*lines, total]))
+            return 0
+        shown = lines if len(lines) <= SHOWN + 1 else [*lines[: SHOWN + 1], "..."]
+        print("\n".join([*shown, total]), file=sys.stderr, flush=True)
+        own = {"jobs": arguments.jobs, "trial_seconds": arguments.trial_seconds}
+        with watch.View(plan) as view:
+            code = schedule.run(plan, view, hire, **own)
+    print("\n".join(watch.results(plan)))
+    print(f"sweep folder {folder}", flush=True)
+    if code:
+        failed = sum(watch.look(trial, folder / trial.name).status == "failed" for trial in plan.trials)
+        print(
+            f"error: {failed} of {len(plan.trials)} trials failed; the same command tries them again", file=sys.stderr
+        )
+    return code
+
+
+def make_plan(arguments, overrides, folder):
+    """The sweep that is asked for, and how many of its points are the same as others."""
+    if arguments.config is None:
+        plan = schedule.read_plan(folder)
+        if plan is None:
+            raise UserError(2, f"--config: needed, as --config=configs/digits_cnn.py; {folder} holds no sweep")
+        if overrides or arguments.sweep or arguments.axis:
+            raise UserError(2, "--config: needed beside --axis, --sweep or --config.PATH")
+        return plan, 0
+    config, file, size = command.load_config(arguments, overrides)
+    names = [name for name in arguments.sweep.split(",") if name]
+    limit = math.inf if arguments.yes else sweep.MANY
+    points = sweep.points_of(configs.load_sweeps(file), names, arguments.axis, overrides, limit)
+    trials, same = sweep.trials_of(config, points)
+    asked = {"sweep": names, "axis": arguments.axis}
+    return schedule.Plan(folder, file, size, config, trials, asked), same
+
+
+if __name__ == "__main__":
+    command.run(make_parser, main)

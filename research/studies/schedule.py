@@ -1,0 +1,263 @@
+"""Runs the trials of a sweep: each once, by worker processes, and goes on with those that are not finished."""
+
+import collections
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+from research import config as configs
+from research import loop, runs, signals
+from research.errors import UserError
+from research.setup import resolve
+from research.studies import workers
+from research.studies.sweep import Trial, trials_of
+
+LOGS = "logs"  # folder of what trials print
+SAVING = 60.0  # seconds to wait for a process of a driver that was killed, which still saves a trial's state
+PATIENCE = 10.0  # seconds that a trial which takes too long has to save its state
+HUNG = 8
+
+
+class Plan(NamedTuple):
+    """A sweep, and where it runs."""
+
+    folder: pathlib.Path
+    file: str  # of the config
+    size: str
+    config: Any  # complete: what all trials have in common
+    trials: list[Trial]
+    asked: dict  # what the command line said, for a reader
+
+
+class Job(NamedTuple):
+    """Trials that a worker does together."""
+
+    trials: tuple[Trial, ...]
+    tries: int = 0  # times that its process has vanished
+
+
+def read_plan(folder):
+    """The sweep that a folder holds; None where there is none.
+
+    Raises:
+        UserError: 2, where sweep.json is none of ours.
+    """
+    path = runs.as_folder(folder) / "sweep.json"
+    saved = runs.read_json(path)
+    if saved is None:
+        return None
+    try:
+        if saved["format"] != 1:
+            raise ValueError(saved["format"])
+        config, points = configs.from_json(saved["config"]), [trial["overrides"] for trial in saved["trials"]]
+        return Plan(path.parent, saved["file"], saved["size"], config, trials_of(config, points)[0], saved["asked"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(2, f"{path}: not a sweep of ours, of format 1") from error
+
+
+def check_folder(plan):
+    """Whether this sweep may be run in its folder: an empty one, its own, or that of a part of it.
+
+    Raises:
+        UserError: 2 where another sweep, a run or something else is there, 5 where it cannot be written.
+    """
+    before = read_plan(plan.folder)
+    if before is None:
+        if plan.folder.is_dir() and any(child.name != "lock" for child in plan.folder.iterdir()):
+            raise UserError(2, f"{plan.folder}: not empty, and no folder of a sweep; choose another --workdir")
+        runs.check_writable(plan.folder)
+        return
+    if differing := configs.differences(before.config, plan.config):
+        paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
+        raise UserError(2, f"{plan.folder}: holds a sweep of another config: {paths}; choose another --workdir")
+    if gone := {trial.name for trial in before.trials} - {trial.name for trial in plan.trials}:
+        raise UserError(
+            2,
+            f"{plan.folder}: holds another sweep: {len(gone)} of its trials are not asked for here, {min(gone)} among "
+            "them; choose another --workdir, or ask for more points and not for others",
+        )
+
+
+def check(plan, worker):
+    """The plan with what the data determine filled in, each of its trials checked as training would.
+
+    Args:
+        worker: does it, so that no device is held here; nothing is written.
+
+    Raises:
+        UserError: with the trial's name.
+    """
+    worker.ask(check_trials, [(trial.name, configs.to_json(trial.config)) for trial in plan.trials], plan.folder)
+    known = lambda trial, config, steps: trial._replace(config=configs.from_json(config), steps=steps)
+    return plan._replace(trials=[known(trial, *found) for trial, found in zip(plan.trials, worker.answer())])
+
+
+def check_trials(trials, folder):
+    """[(config as JSON, steps)] of trials [(name, config as JSON)]; those that differ in their seed alone are built
+    once."""
+    found, built = [], set()
+    for name, data in trials:
+        try:
+            config = configs.from_json(data)
+            config, dataset, mesh = resolve(config, None, runs.read_tokenizer(folder / name))
+            finished = runs.check(folder / name, config)
+            steps = configs.durations(config, dataset.count(config.data.splits.train))["train"]
+            found.append((configs.to_json(config), steps))
+            same = str(found[-1][0] | {"seed": None})
+            if finished is None and same not in built:
+                loop.prepare_run(config, dataset, mesh, folder / name)
+                built.add(same)
+        except UserError as error:
+            raise UserError(error.code, f"trial {name}: {error}") from error
+    return found
+
+
+def run(plan, view, hire, *, jobs=1, trial_seconds=None):
+    """Runs what is not finished of a sweep that was checked, and leaves it in its folder.
+
+    Args:
+        view: of research.studies.watch; shows what is done.
+        hire: share of the machine -> Worker.
+        jobs: processes at a time.
+        trial_seconds: how long a trial may take; for ever, if not given.
+
+    Returns:
+        the exit code of the first trial that failed, 0 where none did; one that diverged has not failed.
+
+    Raises:
+        UserError: 7 where another process runs this sweep, 130 and 143 where a signal stopped it.
+    """
+    with runs.lock(plan.folder), signals.caught() as stop:
+        check_folder(plan)  # again, under the lock
+        _begin(plan)
+        waiting = collections.deque(Job((trial,)) for trial in plan.trials if not is_over(plan.folder / trial.name))
+        slots = [Slot(share) for share in workers.shares(max(1, min(jobs, len(waiting))))]
+        codes = []
+        try:
+            while (waiting or any(slot.job for slot in slots)) and not stop:
+                for slot in slots:
+                    if slot.job is None and waiting:
+                        _give(plan, slot, waiting.popleft(), hire)
+                view.show([trial.name for slot in slots if slot.job for trial in slot.job.trials])
+                for slot in _ready(slots, seconds=0.5):
+                    codes += _take(plan, slot, waiting)
+                for slot in slots:
+                    if trial_seconds and slot.job and slot.seconds() > trial_seconds * len(slot.job.trials):
+                        codes.append(_too_slow(plan, slot, trial_seconds))
+        finally:
+            busy = [slot.worker for slot in slots if slot.job]
+            for worker in busy:
+                worker.stop()
+            for worker in busy:
+                worker.end(workers.GRACE)
+        view.show([])
+        if stop:
+            raise signals.stopped(stop, plan.folder)
+    return next((code for code in codes if code), 0)
+
+
+@dataclasses.dataclass
+class Slot:
+    """A share of the machine, who has it, and what is done there."""
+
+    share: workers.Share
+    worker: workers.Worker | None = None
+    job: Job | None = None
+    began: float = 0.0
+
+    def seconds(self):
+        return time.monotonic() - self.began
+
+
+def _begin(plan):
+    """Writes sweep.json; the folder's lock is held, and `check_folder` was passed."""
+    saved = {
+        "format": 1,
+        "file": plan.file,
+        "size": plan.size,
+        "asked": plan.asked,
+        "config": configs.to_json(plan.config),
+        "trials": [{"folder": trial.name, "overrides": trial.overrides} for trial in plan.trials],
+    }
+    runs.write_json(plan.folder / "sweep.json", saved)
+    (plan.folder / LOGS).mkdir(exist_ok=True)
+
+
+def is_over(folder):
+    """Whether nothing is left to do in a trial's folder: it would diverge again."""
+    return (runs.read_json(folder / "result.json") or {}).get("status") in ("finished", "diverged")
+
+
+def _give(plan, slot, job, hire):
+    slot.worker = hire(slot.share)
+    slot.job, slot.began = job, time.monotonic()
+    members = [(plan.folder / trial.name, configs.to_json(trial.config)) for trial in job.trials]
+    slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job))
+
+
+def _ready(slots, seconds):
+    found = workers.wait([slot.worker for slot in slots if slot.job], seconds)
+    return [slot for slot in slots if slot.worker in found]
+
+
+def _take(plan, slot, waiting):
+    """What became of a job: the exit codes of its trials. One whose process vanished is tried once more."""
+    job, slot.job = slot.job, None
+    try:
+        return slot.worker.answer()
+    except EOFError as gone:
+        slot.worker.end()
+        if not job.tries:
+            waiting.append(job._replace(tries=1))
+            return []
+        return [_failed(plan, trial, f"{gone}; see {_log(plan, job)}", 1) for trial in job.trials]
+    except RuntimeError as defect:
+        slot.worker.end()  # its memory may be full
+        return [_failed(plan, trial, f"{defect}; see {_log(plan, job)}", 1) for trial in job.trials]
+
+
+def _too_slow(plan, slot, trial_seconds):
+    job, slot.job = slot.job, None
+    slot.worker.dump_stacks()
+    slot.worker.stop()
+    slot.worker.end(PATIENCE)
+    reason = f"took longer than --trial_seconds={trial_seconds:g}; where it stood is in {_log(plan, job)}"
+    return [_failed(plan, trial, reason, HUNG) for trial in job.trials][0]
+
+
+def _failed(plan, trial, reason, code):
+    """Records in the trial's folder that it failed, unless it is over; returns the code."""
+    folder = plan.folder / trial.name
+    if is_over(folder):
+        return 0
+    with runs.lock(folder):
+        if not runs.is_begun(folder):
+            runs.write_config(folder, trial.config, plan.file, plan.size)
+        runs.write_json(folder / "result.json", {"status": "failed", "reason": reason})
+    return code
+
+
+def _log(plan, job):
+    return plan.folder / LOGS / f"{job.trials[0].name}.txt"
+
+
+def train_trials(members, file, size, log):
+    """Trains trials [(folder, config as JSON)] in this process, which prints into the file `log`; their exit codes.
+
+    What goes wrong stands in result.json of each.
+    """
+    workers.write_to(log)
+    ((folder, data),) = members
+    until = time.monotonic() + SAVING
+    while True:
+        try:
+            loop.train(configs.from_json(data), folder, file=file, size=size)
+            return [0]
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            if error.code == 7 and time.monotonic() < until:
+                time.sleep(0.5)
+                continue
+            return [0 if error.code == 6 else error.code]
