@@ -12,44 +12,70 @@ from research.train_step import make_eval_step
 IN_FLIGHT = 8  # dispatches; a deeper queue of collectives deadlocks XLA's CPU devices
 
 
-def evaluate(setup, variables, role, eval_step=None, *, step=None, stop=()):
+def evaluate(setup, variables, role, step=None):
     """Metrics of a split: {name: float}, all finite.
 
     Args:
         setup: research.setup.Setup, with the split `role`.
         variables: {"params": ..., collection: ...}; placed on the devices once, wherever they are.
-        eval_step: as make_eval_step gives it; made here, if not given.
         step: of the variables, for the error.
-        stop: looked at between batches: once there is something in it, what is left is not evaluated.
-
-    Returns:
-        None, where `stop` broke it off.
 
     Raises:
         UserError: 6, for a metric that is not finite.
     """
-    eval_step = eval_step or make_eval_step(setup.model, setup.task, setup.mesh)
-    variables = jax.device_put(variables, sharding.replicated(setup.mesh))
+    eval_step, variables = make_eval_step(setup.model, setup.task, setup.mesh), on_devices(setup, variables)
+    (found,) = accumulate(setup, role, lambda *rows: eval_step(variables, *rows))
+    return finish(setup.task, found, role if step is None else f"step {step}, {role}")
+
+
+def accumulate(setup, role, each, *, split=lambda tree: [tree], stop=()):
+    """Sums over a whole split, and what is kept of each example, for one run or for several.
+
+    Args:
+        each: batch, numbers of its examples -> sums {name: (sum, count)}, arrays {name: [B, ...]}.
+        split: what `each` gives -> that of each run.
+        stop: looked at between batches: once there is something in it, what is left is not evaluated.
+
+    Returns:
+        [(sums, arrays {name: [N, ...]})] of the runs, for `finish`; None, where `stop` broke it off.
+    """
     parts = setup.mesh.devices.size
     size = -(-min(setup.config.data.eval_batch_size, len(setup.splits[role])) // parts) * parts
-    total, kept, pending = {}, collections.defaultdict(list), collections.deque()
+    totals, kept, pending = collections.defaultdict(dict), collections.defaultdict(list), collections.deque()
 
     def fetch():
-        nonlocal total
-        mask, (sums, arrays) = pending.popleft()
-        sums, arrays = jax.device_get((sums, arrays))
-        total = metrics.add(total, sums)
-        for name, array in arrays.items():
-            kept[name].append(array[mask > 0])
+        mask, found = pending.popleft()
+        for i, (sums, arrays) in enumerate(split(jax.device_get(found))):
+            totals[i] = metrics.add(totals[i], sums)
+            for name, array in arrays.items():
+                kept[i, name].append(array[mask > 0])
 
     for examples, batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
         if stop:
             return None
-        pending.append((batch["mask"], eval_step(variables, batch, examples)))
+        pending.append((batch["mask"], each(batch, examples)))
         if len(pending) >= IN_FLIGHT:
             fetch()
     while pending:
         fetch()
-    found = metrics.means(total) | setup.task.score({name: np.concatenate(parts) for name, parts in kept.items()})
-    metrics.check_finite(found, role if step is None else f"step {step}, {role}")
-    return found
+    arrays = lambda i: {name: np.concatenate(parts) for (j, name), parts in kept.items() if i == j}
+    return [(totals[i], arrays(i)) for i in totals]
+
+
+def finish(task, found, where):
+    """Metrics, {name: float}, from the sums and arrays of a whole split.
+
+    Args:
+        where: what an error begins with.
+
+    Raises:
+        UserError: 6, for a metric that is not finite.
+    """
+    sums, arrays = found
+    values = metrics.means(sums) | task.score(arrays)
+    metrics.check_finite(values, where)
+    return values
+
+
+def on_devices(setup, variables):
+    return jax.device_put(variables, sharding.replicated(setup.mesh))

@@ -30,10 +30,10 @@ def counted(items, total, what, size=lambda item: 1, stream=None):
 class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
-    def __init__(self, folder, step, total, batch_size, stream=None):
-        """Continues the log of a run at `step`; metrics.jsonl has been cut back to it."""
+    def __init__(self, folder, step, total, batch_size, stream=None, label=""):
+        """Continues the log of a run at `step`; metrics.jsonl has been cut back to it. Lines begin with the label."""
         self.path, self.total, self.batch_size, self.shown = folder / "metrics.jsonl", total, batch_size, 0.0
-        self.stream = stream or sys.stderr
+        self.stream, self.label = stream or sys.stderr, label
         self.rate = 0.0  # examples a second, without the time to compile
         self.bar = None
         if self.stream.isatty():
@@ -75,7 +75,7 @@ class Log:
         if self.bar:
             self.bar.console.print(text, highlight=False)
         else:
-            print(text, file=self.stream, flush=True)
+            print(f"{self.label}{text}", file=self.stream, flush=True)
 
     def text(self, name, content):
         from tensorboardX import summary

@@ -1,10 +1,11 @@
-"""The loop: restore, step, evaluate, checkpoint, log. What a run leaves is its folder."""
+"""The loop: restore, step, evaluate, checkpoint, log. What a run leaves is its folder.
+
+A run is a generator: what it wants of the devices it yields (research.program), so that many runs can share a program.
+"""
 
 import collections
 import contextlib
 import json
-import resource
-import sys
 import time
 
 import jax
@@ -13,14 +14,14 @@ import numpy as np
 from research import config as configs
 from research import metrics, pictures, runs, sharding, signals
 from research.checkpoint import Checkpoints, warm_start
-from research.data.batches import read, stack, train_batches
+from research.data.batches import make_next_batch, read
 from research.data.order import step_examples
 from research.errors import UserError
-from research.evaluation import IN_FLIGHT, evaluate
+from research.evaluation import IN_FLIGHT, finish
 from research.log import Log
+from research.program import Evaluate, Place, Read, Step, drive, of_one_run, peak_memory
 from research.randomness import run_key
 from research.setup import absent_classes, prepare, resolve, summary
-from research.train_step import eval_variables, make_eval_step, make_train_step
 
 
 def train(config, workdir, *, file="", size="", devices=None):
@@ -40,31 +41,8 @@ def train(config, workdir, *, file="", size="", devices=None):
     if finished is not None:
         return finished
     setup = prepare_run(config, dataset, mesh, workdir)
-    at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
-    data = runs.describe_data(setup.dataset, sorted(at_hand))
-    with runs.lock(workdir) as folder, signals.caught() as stop:
-        # Looked at again under the lock: another process may have been here since.
-        finished = runs.check(workdir, config)
-        if finished is not None:
-            return finished
-        runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer)
-        checkpoints = None
-        try:
-            checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
-            result = _train(setup, folder, checkpoints, stop, began)
-            checkpoints.close()
-        except Exception as error:
-            code = getattr(error, "code", 1)
-            status = "stopped" if code in (130, 143) else "diverged" if code == 6 else "failed"
-            with contextlib.suppress(UserError):  # the first error is the one to show
-                if checkpoints is not None:
-                    checkpoints.close()
-                runs.write_json(folder / "result.json", {"status": status, "reason": str(error)})
-            if isinstance(error, OSError):
-                raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
-            raise
-        runs.write_json(folder / "result.json", result)
-    return result
+    with signals.caught() as stop:
+        return drive(run(setup, workdir, stop, began, file, size), of_one_run(setup, stop))
 
 
 def prepare_run(config, dataset, mesh, workdir):
@@ -81,29 +59,67 @@ def prepare_run(config, dataset, mesh, workdir):
     return setup
 
 
-def _train(setup, folder, checkpoints, stop, began):
+def run(setup, workdir, stop, began, file, size, label=""):
+    """A run as a generator of the requests of research.program; returns what result.json holds.
+
+    Args:
+        setup: of prepare_run.
+        stop: a list; the run saves its state and stops once there is a signal in it.
+        began: time.monotonic() of its start.
+        label: what its lines on stderr begin with.
+
+    Raises:
+        UserError: as train.
+    """
+    at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
+    data = runs.describe_data(setup.dataset, sorted(at_hand))
+    with runs.lock(workdir) as folder:
+        # Looked at again under the lock: another process may have been here since.
+        finished = runs.check(workdir, setup.config)
+        if finished is not None:
+            return finished
+        runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer)
+        checkpoints = None
+        try:
+            checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
+            result = yield from _train(setup, folder, checkpoints, stop, began, label)
+            checkpoints.close()
+        except Exception as error:
+            code = getattr(error, "code", 1)
+            status = "stopped" if code in (130, 143) else "diverged" if code == 6 else "failed"
+            with contextlib.suppress(UserError):  # the first error is the one to show
+                if checkpoints is not None:
+                    checkpoints.close()
+                runs.write_json(folder / "result.json", {"status": status, "reason": str(error)})
+            if isinstance(error, OSError):
+                raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+            raise
+        runs.write_json(folder / "result.json", result)
+    return result
+
+
+def _train(setup, folder, checkpoints, stop, began, label):
     times = setup.times
     restored = checkpoints.restore(setup.abstract)
     progress = restored[2] if restored else _no_progress()
     lost = runs.cut_rows(folder, progress["step"], progress["due"])
-    log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size)
+    log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size, label=label)
     try:
         for line in [*summary(setup.abstract.params), *lost, *absent_classes(setup), *_notes(setup, streamed=False)]:
             log.say(line)
         if restored:
             log.say(f"going on from step {progress['step']} of {folder}")
-        state = restored[1] if restored else _begin(setup, log)
+        yield Place(restored[1] if restored else _begin(setup, log))
         del restored  # or its state would stay beside the best one below
-        eval_step = make_eval_step(setup.model, setup.task, setup.mesh)
-        state, progress = _steps(setup, state, progress, checkpoints, log, eval_step, stop, began)
-        best, variables = progress["best_step"], eval_variables(state, setup.constants)
+        progress = yield from _steps(setup, progress, checkpoints, log, stop, began)
+        best, variables = progress["best_step"], None
         if best != progress["step"]:
-            del state, variables  # first: a run that fills its device has no room for a second one
+            yield Place(None)  # first: a run that fills its device has no room for a second state
             checkpoints.wait()  # the last save holds it, too
             variables = {**checkpoints.variables(best, sharding.replicated(setup.mesh)), **setup.constants}
         found = {"validation": progress["best"]}
         if "test" in setup.splits:
-            found["test"] = evaluate(setup, variables, "test", eval_step, step=best, stop=stop)
+            found["test"] = yield from _evaluate(setup, best, "test", variables)
             if found["test"] is None:
                 raise signals.stopped(stop, folder, progress["step"])
             log.row(best, "test", found["test"])
@@ -119,7 +135,7 @@ def _train(setup, folder, checkpoints, stop, began):
             "examples_per_second": progress["timed_examples"] / seconds,
             "first_step_seconds": progress["first_step_seconds"],
             "data_wait_fraction": progress["wait_seconds"] / seconds,
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory(),
             "parameters": sum(x.size for x in jax.tree.leaves(setup.abstract.params)),
         }
     finally:
@@ -154,16 +170,17 @@ def _begin(setup, log):
     return state
 
 
-def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
-    """Trains from progress["step"] to the end, an early stop or a signal; returns state and progress."""
+def _steps(setup, progress, checkpoints, log, stop, began):
+    """Trains from progress["step"] to the end, an early stop or a signal; returns progress."""
     config, times, start, before = setup.config, setup.times, progress["step"], progress["seconds"]
-    advance, new = _make_advance(setup, start), False  # whether there is anything that no checkpoint holds
+    k = min(config.train.steps_per_call, times["eval"], times["train"])
+    own = (config.seed, config.data.batch_size, start, times["train"], jax.process_index(), jax.process_count())
+    next_batch = make_next_batch(setup.splits["train"], k, config.train.steps_per_call > 1, *own)
+    new = False  # whether there is anything that no checkpoint holds
     while True:
         step = progress["step"]
         if progress["due"]:
-            values = evaluate(
-                setup, eval_variables(state, setup.constants), "validation", eval_step, step=step, stop=stop
-            )
+            values = yield from _evaluate(setup, step, "validation")
             if values is not None:
                 log.row(step, "validation", values)
                 _judge(values, progress, config)
@@ -172,44 +189,29 @@ def _steps(setup, state, progress, checkpoints, log, eval_step, stop, began):
         stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
         over = step >= times["train"] or progress["stopped_early"]
         if new and (step % times["checkpoint"] == 0 or step == progress["best_step"] or stopping or over):
-            checkpoints.save(step, state, progress)
+            checkpoints.save(step, (yield Read()), progress)
             new = False
         if stopping:
             raise signals.stopped(stop, log.path.parent, step)
         if over:
             progress["seconds"] = before
-            return state, progress
+            return progress
         boundary = min(_next(step, times["eval"]), _next(step, times["checkpoint"]), times["train"])
-        state = _to(boundary, setup, state, progress, advance, log, stop, began if step == start else None)
+        yield from _to(boundary, setup, progress, next_batch, log, stop, began if step == start else None)
         reached = progress["step"]
         if reached > step:
             progress["due"] = reached % times["eval"] == 0 or reached == times["train"]
             progress["validation"], new = None, True
 
 
-def _make_advance(setup, start):
-    """advance(state, step, boundary) -> state, steps done, their metrics, seconds waited for data: one dispatch."""
-    config, times = setup.config, setup.times
-    train_step = make_train_step(setup.model, setup.task, setup.optimizer, config, setup.mesh)
-    own = (start, times["train"], jax.process_index(), jax.process_count())
-    batches = train_batches(setup.splits["train"], config.seed, config.data.batch_size, *own)
-    whole = sharding.replicated(setup.mesh)
-    key, constants = sharding.place(run_key(config.seed), whole), sharding.place(dict(setup.constants), whole)
-    stacked = config.train.steps_per_call > 1
-    k = min(config.train.steps_per_call, times["eval"], times["train"])
-
-    def advance(state, step, boundary):
-        count, asked = min(k, boundary - step), time.monotonic()
-        batch = stack([next(batches) for _ in range(count)], k, setup.dataset.pad) if stacked else next(batches)
-        waited = time.monotonic() - asked
-        state, measured = train_step(state, constants, batch, key, *((count,) if stacked else ()))
-        return state, count, measured, waited
-
-    return advance
+def _evaluate(setup, step, role, variables=None):
+    """Metrics of a split; None, where a signal broke it off."""
+    found = yield Evaluate(step, role, variables)
+    return None if found is None else finish(setup.task, found, f"step {step}, {role}")
 
 
-def _to(boundary, setup, state, progress, advance, log, stop, began):
-    """Trains to a step, or to where a signal comes before it, and logs what it fetches. Returns the state.
+def _to(boundary, setup, progress, next_batch, log, stop, began):
+    """Trains to a step, or to where a signal comes before it, and logs what it fetches.
 
     `began` is when the process did, where its first step is among these: compiling is no part of the rates.
     """
@@ -217,18 +219,21 @@ def _to(boundary, setup, state, progress, advance, log, stop, began):
     step, pending, mark, timed_from = progress["step"], collections.deque(), time.monotonic(), progress["step"]
 
     def fetch():
-        at, count, measured = pending.popleft()
-        jax.block_until_ready(measured)
+        at, count, wait = pending.popleft()
+        measured = wait()
         if at + count > timed_from:
             log.rate = (at + count - timed_from) * size / (time.monotonic() - mark)
         _fetch(at, count, measured, progress, log, every)
 
     while step < boundary and not stop:
-        state, count, measured, waited = advance(state, step, boundary)
-        pending.append((step, count, measured))
+        asked = time.monotonic()
+        count, batch = next_batch(boundary - step)
+        waited = time.monotonic() - asked
+        wait = yield Step(step, count, batch)
+        pending.append((step, count, wait))
         step += count
         if began is not None:
-            jax.block_until_ready(measured)
+            wait()
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
             began, mark, timed_from, waited = None, time.monotonic(), step, 0.0
         progress["wait_seconds"] += waited
@@ -239,12 +244,11 @@ def _to(boundary, setup, state, progress, advance, log, stop, began):
     progress["step"] = step
     progress["train_seconds"] += time.monotonic() - mark
     progress["timed_examples"] += (step - timed_from) * size
-    return state
 
 
 def _fetch(step, count, measured, progress, log, every):
     """Metrics of a dispatch of steps step + 1 ... step + count to the window that the next row sums up."""
-    measured = {name: np.reshape(np.stack(pair), (2, -1)) for name, pair in jax.device_get(measured).items()}
+    measured = {name: np.reshape(np.stack(pair), (2, -1)) for name, pair in measured.items()}
     for i in range(count):
         step += 1
         sums = {name: (float(pair[0, i]), float(pair[1, i])) for name, pair in measured.items()}
@@ -286,10 +290,3 @@ def _no_progress():
 
 def _next(step, every):
     return (step // every + 1) * every
-
-
-def _peak_memory():
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

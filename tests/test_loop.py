@@ -14,6 +14,7 @@ from conftest import assert_curve_is_whole, assert_same_bits, assert_same_number
 from research import evaluation, loop, runs
 from research.checkpoint import Checkpoints
 from research.errors import UserError
+from research.evaluation import evaluate
 from research.log import Log
 from research.randomness import run_key
 from research.setup import prepare, resolve
@@ -181,7 +182,7 @@ def test_n_examples_are_counted_n_times_at_any_batch_size(devices):
     accuracy = float(np.mean(np.asarray(np.argmax(logits, axis=-1) == labels), dtype=np.float64))
     losses = -jax.nn.log_softmax(logits)[np.arange(31), labels]
     for size in (1, 2, 7, 30, 31, 32, 100):
-        found = loop.evaluate(setup._replace(config=make_config(data__eval_batch_size=size)), variables, "validation")
+        found = evaluate(setup._replace(config=make_config(data__eval_batch_size=size)), variables, "validation")
         assert found["accuracy"] == pytest.approx(accuracy, rel=1e-12)
         assert found["loss"] == pytest.approx(float(losses.mean()), rel=1e-6)
 
@@ -216,7 +217,7 @@ def test_best_and_newest_are_kept_and_test_is_read_with_the_best(tmp_path):
     run = runs.load(tmp_path)
     assert run.step == best["step"]
     setup = make_setup()
-    assert loop.evaluate(setup, run.variables, "test") == pytest.approx(result["metrics"]["test"])
+    assert evaluate(setup, run.variables, "test") == pytest.approx(result["metrics"]["test"])
 
 
 def test_rows_are_once_each_and_sum_up_their_window(tmp_path):

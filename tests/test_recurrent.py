@@ -10,6 +10,7 @@ from conftest import CASES, assert_same_bits, assert_same_numbers, make_config, 
 
 from research import loop, runs
 from research.data.batches import read
+from research.evaluation import evaluate
 from research.models.recurrent import RecurrentClassifier, RecurrentLM
 from research.randomness import run_key
 
@@ -57,7 +58,7 @@ def test_perplexity_and_bits_a_byte_are_those_of_the_whole_text(tokenizer):
     setup = make_setup(model__name="recurrent_lm", data__tokenizer=tokenizer, data__vocabulary_size=300,
                        data__context=4, data__splits__validation="validation")  # fmt: skip
     variables = {"params": jax.jit(setup.init)(run_key(0)).params}
-    found = loop.evaluate(setup, variables, "validation")
+    found = evaluate(setup, variables, "validation")
 
     rows = read(setup.splits["validation"], np.arange(len(setup.splits["validation"])))
     nats = -np.asarray(setup.task.predict(setup.model, variables, rows)["log_probabilities"], np.float64)

@@ -17,7 +17,7 @@ from research.data.batches import eval_batches, open_split, stack, train_batches
 from research.data.order import Lengths, step_examples
 from research.data.tokenize import BEGIN, END, PAD, SPECIAL, UNKNOWN
 from research.errors import UserError
-from research.loop import evaluate
+from research.evaluation import evaluate
 from research.randomness import run_key
 from research.train_step import eval_variables, make_train_step
 

@@ -153,6 +153,23 @@ def train_batches(split, seed, batch_size, first, last, process=0, processes=1):
     return iter(stream.to_iter_dataset(in_worker).mp_prefetch(options))
 
 
+def make_next_batch(split, k, stacked, *own):
+    """next_batch(most) -> steps of the next dispatch, at most k and so many, and its batch; [k, B, ...] if stacked.
+
+    Args:
+        own: of train_batches, behind the split.
+    """
+    batches = train_batches(split, *own)
+
+    def next_batch(most):
+        count = min(k, most)
+        if not stacked:
+            return count, next(batches)
+        return count, stack([next(batches) for _ in range(count)], k, split.dataset.pad)
+
+    return next_batch
+
+
 class _Steps:
     """Random access to the batches of a run by step, as Grain wants its source."""
 
