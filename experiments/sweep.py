@@ -12,6 +12,7 @@ states and stops. stdout is the table of trials; what a trial prints is in the f
 
 import math
 import pathlib
+import re
 import sys
 
 from experiments import command
@@ -32,6 +33,12 @@ def make_parser():
     add(
         "--jobs", metavar="N", type=int, default=1, help="processes at a time; cores and GPUs are shared out among them"
     )
+    add(
+        "--vectorize",
+        metavar="N",
+        default="1",
+        help="trials that differ in numbers alone run N at once; auto: up to 16",
+    )
     add("--trial_seconds", metavar="S", type=float, help="a trial that takes longer is stopped and has failed")
     add("--dry_run", action="store_true", help="check and print the points, and run none")
     add("--yes", action="store_true", help=f"run more than {sweep.MANY:,} points")
@@ -44,21 +51,27 @@ def main(arguments, overrides):
         raise UserError(2, f"--jobs: {arguments.jobs} processes; at least 1 is needed")
     if arguments.trial_seconds is not None and not arguments.trial_seconds > 0:
         raise UserError(2, f"--trial_seconds: {arguments.trial_seconds:g} is no time")
+    if not re.fullmatch("auto|0*[1-9][0-9]*", arguments.vectorize):
+        raise UserError(2, f"--vectorize: {arguments.vectorize!r} is neither auto nor a number of trials")
+    most = None if arguments.vectorize == "auto" else int(arguments.vectorize)
     plan, same = make_plan(arguments, overrides, folder)
     schedule.check_folder(plan)
     with workers.crew(command.process_settings) as hire:
         plan = schedule.check(plan, hire(workers.shares(1)[0]))
         steps = sum(trial.steps for trial in plan.trials)
         total = f"{len(plan.trials):,} trials, {steps:,} steps" + (f"; {same} same ones left out" if same else "")
+        jobs = schedule.jobs_of(plan, most, arguments.jobs)
+        sizes = sorted((len(job.trials) for job in jobs if len(job.trials) > 1), reverse=True)
+        total += f"; together {', '.join(map(str, sizes))}" if sizes else ""
         lines = sweep.as_lines(plan.trials)
         if arguments.dry_run:
             print("\n".join([*lines, total]))
             return 0
         shown = lines if len(lines) <= SHOWN + 1 else [*lines[: SHOWN + 1], "..."]
         print("\n".join([*shown, total]), file=sys.stderr, flush=True)
-        own = {"jobs": arguments.jobs, "trial_seconds": arguments.trial_seconds}
+        own = {"processes": arguments.jobs, "trial_seconds": arguments.trial_seconds}
         with watch.View(plan) as view:
-            code = schedule.run(plan, view, hire, **own)
+            code = schedule.run(plan, jobs, view, hire, **own)
     print("\n".join(watch.results(plan)))
     print(f"sweep folder {folder}", flush=True)
     if code:

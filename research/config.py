@@ -99,7 +99,7 @@ def override(config, values):
     Raises:
         UserError: 2, naming the field and the remedy.
     """
-    flat = _flat(config)
+    flat = leaves(config)
     for section in NAMED:
         path = f"{section}.name"
         if path in values and values[path] != flat.get(path):
@@ -257,7 +257,7 @@ def from_json(data):
 
 def differences(a, b):
     """The dotted paths at which two configs differ, with both values: [(path, in a, in b)]."""
-    a, b = _flat(a), _flat(b)
+    a, b = leaves(a), leaves(b)
     return [(path, a.get(path), b.get(path)) for path in {**a, **b} if a.get(path) != b.get(path)]
 
 
@@ -266,11 +266,20 @@ def value(config, path):
     return functools.reduce(lambda section, key: section[key], path.split("."), config)
 
 
+def as_mapping(config, values):
+    """The config as nested dicts with other leaves {dotted path: value} in it, which may be arrays, traced ones too."""
+    settings = config.to_dict()
+    for path, leaf in values.items():
+        *sections, name = path.split(".")
+        functools.reduce(lambda section, key: section[key], sections, settings)[name] = leaf
+    return settings
+
+
 def arguments(section, config):
     """The arguments of the thing that a section names: what stands there beside the section's common fields."""
     return {
         key.split(".", 1)[1]: value
-        for key, value in _flat(config).items()
+        for key, value in leaves(config).items()
         if key.startswith(f"{section}.") and key not in FIELDS
     }
 
@@ -278,7 +287,7 @@ def arguments(section, config):
 def describe(config=None):
     """Lines for --help: each field with its default (or its value in `config`), type and meaning."""
     fields = _fields({s: (config[s].name if config else FIELDS[f"{s}.name"].default) for s in NAMED})
-    values = _flat(config) if config else {path: field.default for path, field in fields.items()}
+    values = leaves(config) if config else {path: field.default for path, field in fields.items()}
     return [
         f"  --config.{path}={text_of(values[path])}".ljust(48)
         + f" {type_name(field.type)}"
@@ -317,12 +326,13 @@ def _signature(builder):
     return {p.name: Field(p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _flat(config, prefix=""):
+def leaves(config, prefix=""):
+    """{dotted path: value} of a config, or of any nested mapping."""
     flat = {}
     for key in config.keys():
         value = config[key]
         if isinstance(value, (ConfigDict, dict)):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= leaves(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -347,7 +357,7 @@ def _twin(path):
 
 
 def _check(config):
-    flat = _flat(config)
+    flat = leaves(config)
     for path, value in flat.items():
         leaf = path.rsplit(".", 1)[-1]
         low, high, closed = BOUNDS.get(leaf, (-math.inf, math.inf, True))

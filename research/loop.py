@@ -59,7 +59,7 @@ def prepare_run(config, dataset, mesh, workdir):
     return setup
 
 
-def run(setup, workdir, stop, began, file, size, label=""):
+def run(setup, workdir, stop, began, file, size, *, label="", together=1):
     """A run as a generator of the requests of research.program; returns what result.json holds.
 
     Args:
@@ -67,6 +67,7 @@ def run(setup, workdir, stop, began, file, size, label=""):
         stop: a list; the run saves its state and stops once there is a signal in it.
         began: time.monotonic() of its start.
         label: what its lines on stderr begin with.
+        together: how many runs the program answers.
 
     Raises:
         UserError: as train.
@@ -78,7 +79,7 @@ def run(setup, workdir, stop, began, file, size, label=""):
         finished = runs.check(workdir, setup.config)
         if finished is not None:
             return finished
-        runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer)
+        runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer, together)
         checkpoints = None
         try:
             checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)

@@ -251,8 +251,11 @@ def lock(workdir):
         yield folder
 
 
-def begin(folder, config, file, size, data, tokenizer=None):
+def begin(folder, config, file, size, data, tokenizer=None, together=1):
     """Writes config.json, tokenizer.json and an entry of manifest.json; the lock is held, and `check` was passed.
+
+    Args:
+        together: how many runs share this process's time: a population's members.
 
     Raises:
         UserError: 2 where another process has put another tokenizer there since, 5 where it cannot be written.
@@ -264,7 +267,7 @@ def begin(folder, config, file, size, data, tokenizer=None):
     if tokenizer is not None:
         write_text(folder / "tokenizer.json", tokenizer.json)
     starts = read_json(folder / "manifest.json") or []
-    write_json(folder / "manifest.json", [*starts, _manifest(data)])
+    write_json(folder / "manifest.json", [*starts, _manifest(data, together)])
 
 
 def write_config(folder, config, file, size):
@@ -272,7 +275,7 @@ def write_config(folder, config, file, size):
     write_json(folder / "config.json", saved)
 
 
-def _manifest(data):
+def _manifest(data, together):
     versions = {
         name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     }
@@ -282,6 +285,7 @@ def _manifest(data):
         "uncommitted": _git("status", "--porcelain").splitlines(),  # files that the commit does not tell of
         "versions": {"python": platform.python_version(), **versions},
         "machine": machine(),
+        "together": together,
         "devices": [device.device_kind for device in sharding.all_devices()],
         "data": data,
     }

@@ -61,8 +61,7 @@ def prepare(config, dataset, mesh):
         UserError: 2 or 3; before anything is compiled or written.
     """
     times = configs.durations(config, dataset.count(config.data.splits.train))
-    model = MODELS[config.model.name](**configs.arguments("model", config))
-    task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
+    model, task = build(config, dataset)
     optimizer = make_optimizer(config.optimizer, configs.arguments("optimizer", config), times)
     check_fit(model, task.inputs(dataset, config), config)
     init = make_init(model, task, dataset, config, optimizer)
@@ -78,6 +77,12 @@ def prepare(config, dataset, mesh):
     return setup
 
 
+def build(settings, dataset):
+    """Model and task of a config, or of any mapping with its sections: numbers may be arrays."""
+    model = MODELS[settings["model"]["name"]](**configs.arguments("model", settings))
+    return model, TASKS[settings["task"]["name"]](dataset, **configs.arguments("task", settings))
+
+
 def prepare_evaluation(config, split, tokenizer=None):
     """The Setup in which research.evaluation.evaluate finds one split, under the name `split` itself.
 
@@ -91,8 +96,7 @@ def prepare_evaluation(config, split, tokenizer=None):
     if text is None:
         raise UserError(2, f"--split: the run has no {split} split")
     opened = open_split(dataset, text, f"--split={split}", config.data.memory_limit_bytes, config.data.workers)
-    model = MODELS[config.model.name](**configs.arguments("model", config))
-    task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
+    model, task = build(config, dataset)
     return Setup(config, dataset, {split: opened}, model, task, sharding.make_mesh())
 
 
@@ -189,8 +193,7 @@ def absent_classes(setup):
 def abstract_params(config):
     """Shapes and dtypes of a config's parameters; needs the data set's description, but none of its examples."""
     config, dataset, _ = resolve(config, sharding.all_devices()[:1])
-    model = MODELS[config.model.name](**configs.arguments("model", config))
-    task = TASKS[config.task.name](dataset, **configs.arguments("task", config))
+    model, task = build(config, dataset)
     inputs = task.inputs(dataset, config)
     check_fit(model, inputs, config)
     with users_code(f"config.model.name: {config.model.name}", __file__):

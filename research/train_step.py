@@ -64,7 +64,7 @@ def make_train_step(model, task, optimizer, settings, mesh):
         settings["train"]["parallel"] == "pmap",
     )
     update = make_update(model, task, optimizer, settings, axis=sharding.AXIS if pmapped else None)
-    function = update if k == 1 else partial(_run_steps, update)
+    function = update if k == 1 else partial(run_steps, update)
     batch_axis = 0 if k == 1 else 1
     scalars = (None,) * (1 if k == 1 else 2)  # the key, and the count
     whole, cut = sharding.replicated(mesh), sharding.split(mesh, batch_axis)
@@ -208,7 +208,7 @@ def eval_variables(state, constants):
     return {**own, **constants}
 
 
-def _run_steps(update, state, constants, batches, key, count):
+def run_steps(update, state, constants, batches, key, count):
     """The first `count` of k steps in one program; metrics of each, [k]."""
     one = lambda i: jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), batches)
     shapes = jax.eval_shape(lambda: update(state, constants, one(0), key)[1])

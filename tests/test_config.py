@@ -310,7 +310,7 @@ def test_no_option_is_without_a_user():
         sweeps = [values for name in vars(module) if name.startswith("sweep_") for values in getattr(module, name)()]
         for config in [base, *map(module.get_config, ("cpu", "tiny")), *(configs.override(base, v) for v in sweeps)]:
             fields = configs._fields({section: config[section].name for section in NAMED})
-            for option, value in configs._flat(config).items():
+            for option, value in configs.leaves(config).items():
                 if value != fields[option].default:
                     section, _, leaf = option.partition(".")
                     used.add(option if option in FIELDS else f"{config[section].name}.{leaf}")

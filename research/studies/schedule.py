@@ -5,16 +5,17 @@ import dataclasses
 import pathlib
 import sys
 import time
+import traceback
 from typing import Any, NamedTuple
 
 from research import config as configs
 from research import loop, runs, signals
 from research.errors import UserError
 from research.setup import resolve
-from research.studies import workers
+from research.studies import population, workers
 from research.studies.sweep import Trial, trials_of
 
-LOGS = "logs"  # folder of what trials print
+LOGS, TOGETHER = "logs", "together"  # folders of what trials print, and of what is known of populations
 SAVING = 60.0  # seconds to wait for a process of a driver that was killed, which still saves a trial's state
 PATIENCE = 10.0  # seconds that a trial which takes too long has to save its state
 HUNG = 8
@@ -114,14 +115,27 @@ def check_trials(trials, folder):
     return found
 
 
-def run(plan, view, hire, *, jobs=1, trial_seconds=None):
+def jobs_of(plan, most, processes):
+    """What is left to do of a sweep: trials by themselves, or in populations.
+
+    Args:
+        most: members of a population; None for as many as give all processes something to do.
+    """
+    left = [trial for trial in plan.trials if not is_over(plan.folder / trial.name)]
+    if most is None:
+        most = min(population.MOST, -(-len(left) // processes)) or 1
+    return [Job(trials) for trials in population.grouped(left, most)]
+
+
+def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None):
     """Runs what is not finished of a sweep that was checked, and leaves it in its folder.
 
     Args:
+        jobs: of jobs_of.
         view: of research.studies.watch; shows what is done.
         hire: share of the machine -> Worker.
-        jobs: processes at a time.
-        trial_seconds: how long a trial may take; for ever, if not given.
+        processes: how many work at a time.
+        trial_seconds: how long a trial may take, and a population for each of its members; for ever, if not given.
 
     Returns:
         the exit code of the first trial that failed, 0 where none did; one that diverged has not failed.
@@ -132,8 +146,8 @@ def run(plan, view, hire, *, jobs=1, trial_seconds=None):
     with runs.lock(plan.folder), signals.caught() as stop:
         check_folder(plan)  # again, under the lock
         _begin(plan)
-        waiting = collections.deque(Job((trial,)) for trial in plan.trials if not is_over(plan.folder / trial.name))
-        slots = [Slot(share) for share in workers.shares(max(1, min(jobs, len(waiting))))]
+        waiting = collections.deque(jobs)
+        slots = [Slot(share) for share in workers.shares(max(1, min(processes, len(jobs))))]
         codes = []
         try:
             while (waiting or any(slot.job for slot in slots)) and not stop:
@@ -182,7 +196,8 @@ def _begin(plan):
         "trials": [{"folder": trial.name, "overrides": trial.overrides} for trial in plan.trials],
     }
     runs.write_json(plan.folder / "sweep.json", saved)
-    (plan.folder / LOGS).mkdir(exist_ok=True)
+    for name in (LOGS, TOGETHER):
+        (plan.folder / name).mkdir(exist_ok=True)
 
 
 def is_over(folder):
@@ -194,7 +209,7 @@ def _give(plan, slot, job, hire):
     slot.worker = hire(slot.share)
     slot.job, slot.began = job, time.monotonic()
     members = [(plan.folder / trial.name, configs.to_json(trial.config)) for trial in job.trials]
-    slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job))
+    slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job), plan.folder / TOGETHER)
 
 
 def _ready(slots, seconds):
@@ -243,21 +258,54 @@ def _log(plan, job):
     return plan.folder / LOGS / f"{job.trials[0].name}.txt"
 
 
-def train_trials(members, file, size, log):
+def train_trials(members, file, size, log, together):
     """Trains trials [(folder, config as JSON)] in this process, which prints into the file `log`; their exit codes.
 
     What goes wrong stands in result.json of each.
+
+    Raises:
+        Exception: what is not foreseen, once all that can be done is done.
     """
     workers.write_to(log)
-    ((folder, data),) = members
-    until = time.monotonic() + SAVING
-    while True:
-        try:
-            loop.train(configs.from_json(data), folder, file=file, size=size)
-            return [0]
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            if error.code == 7 and time.monotonic() < until:
-                time.sleep(0.5)
-                continue
-            return [0 if error.code == 6 else error.code]
+    members = [(configs.from_json(data), folder) for folder, data in members]
+    codes, unforeseen, left, until = {}, [], members, time.monotonic() + SAVING
+    while left:
+        results = _trained(left, file, size, together)
+        codes |= {folder: _code(result) for (_, folder), result in zip(left, results)}
+        unforeseen += [x for x in results if isinstance(x, Exception) and not isinstance(x, UserError)]
+        held = [member for member in left if codes[member[1]] == 7]  # by a process of a driver that was killed
+        left = held if time.monotonic() < until else []
+        time.sleep(0.5 if left else 0.0)
+    if unforeseen:
+        raise unforeseen[0]
+    return [codes[folder] for _, folder in members]
+
+
+def _trained(members, file, size, together):
+    """[result or exception] of each."""
+    results = None
+    if len(members) > 1:
+        names, record = [folder.name for _, folder in members], together / f"{members[0][1].name}.json"
+        kept = runs.read_json(record) or {}
+        note = lambda form, seconds: runs.write_json(record, {"members": names, "form": form, "seconds": seconds})
+        form = kept.get("form") if kept.get("members") == names else None
+        results = population.train(members, file=file, size=size, form=form, note=note)
+    return [_alone(*member, file, size) for member in members] if results is None else results
+
+
+def _alone(config, folder, file, size):
+    try:
+        return loop.train(config, folder, file=file, size=size)
+    except Exception as error:
+        return error
+
+
+def _code(result):
+    """The exit code that a trial counts with; that of divergence is none."""
+    if not isinstance(result, Exception):
+        return 0
+    if not isinstance(result, UserError):
+        traceback.print_exception(result)
+        return 1
+    print(f"error: {result}", file=sys.stderr)
+    return 0 if result.code == 6 else result.code

@@ -108,14 +108,14 @@ class View:
         if self.live:
             self.live.update(self._table(), refresh=True)
             return
-        for trial in ended:
-            self._say(f"{trial.name}: {self._words(trial)}")
+        for left, trial in zip(range(len(ended) - 1, -1, -1), ended):
+            self._say(f"{trial.name}: {self._words(trial)}", self._over() - left)
         if running and time.monotonic() - self.said > QUIET:
-            self._say(", ".join(f"{name} {self.seen[name].share:.0%}" for name in running[:4]))
+            self._say(", ".join(f"{name} {self.seen[name].share:.0%}" for name in running[:4]), self._over())
 
-    def _say(self, text):
+    def _say(self, text, over):
         self.said = time.monotonic()
-        print(f"{self._over()}/{len(self.plan.trials)}  {text}  {self._summary()}", file=self.stream, flush=True)
+        print(f"{over}/{len(self.plan.trials)}  {text}  {self._summary()}", file=self.stream, flush=True)
 
     def _over(self):
         return sum(found.status not in ("waiting", "begun", "stopped") for found in self.seen.values())

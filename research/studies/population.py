@@ -1,0 +1,314 @@
+"""Runs that differ in numbers alone, trained by one program: their state has a leading axis of members.
+
+Each member is the loop's own generator (research.loop.run), with its folder, order of data, log and checkpoints. What
+several of them ask for at the same step one program answers, by `vmap` or by `lax.map`, which does one member after the
+other: a vmapped product is a batched one and gains, a vmapped convolution a grouped one, which XLA's CPU does slowly.
+Both are timed, and the faster one is taken.
+"""
+
+import functools
+import json
+import math
+import time
+import traceback
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from research import config as configs
+from research import loop, runs, sharding, signals
+from research.data.batches import read
+from research.evaluation import accumulate
+from research.optimizers import make_optimizer
+from research.program import Evaluate, Place, Read, Step
+from research.randomness import run_key
+from research.setup import build, resolve
+from research.train_step import eval_keys, eval_variables, make_update, run_steps
+
+# Leaves that are only ever used in arithmetic, so that they may be traced. The seed is one more: it makes the key.
+NUMBERS = "learning_rate weight_decay momentum b1 b2 beta adam_b1 adam_b2 dropout label_smoothing ema".split()
+FORMS = ("vmap", "map")
+MOST = 16  # members where the user does not say
+
+
+def likeness(config):
+    """A text that two configs share where they may be members of one population; None for one that may be of none.
+
+    Text that is cut to buckets may not: batches would be of several lengths, and dropout draws by shape.
+    """
+    if config.train.parallel != "jit" or config.data.get("buckets"):
+        return None
+    blank = lambda path, value: type(value).__name__ if path == "seed" or _is_number(path, value) else value
+    return json.dumps({path: blank(path, value) for path, value in configs.leaves(config).items()})
+
+
+def _is_number(path, value):
+    return path.rsplit(".", 1)[-1] in NUMBERS and isinstance(value, float)
+
+
+def grouped(trials, most):
+    """Trials in groups of at most `most` that may be trained as one, as even as can be, in their order."""
+    alike = {}
+    for trial in trials:
+        alike.setdefault(likeness(trial.config) or trial.name, []).append(trial)
+    found = []
+    for same in alike.values():
+        count = -(-len(same) // most)
+        found += [tuple(same[i * len(same) // count : (i + 1) * len(same) // count]) for i in range(count)]
+    return found
+
+
+def train(members, *, file="", size="", devices=None, form=None, note=lambda form, seconds: None):
+    """Trains runs together, or goes on with them; what each becomes stands in its folder.
+
+    Args:
+        members: [(config, workdir)] of one likeness.
+        file, size: as of loop.train.
+        form: vmap or map; the faster one, if not given.
+        note: called with the form that was chosen, and {form: seconds of a dispatch}.
+
+    Returns:
+        [result, or the exception that ended it] of the members; None where the program cannot be made for several.
+    """
+    began = time.monotonic()
+    tokenizer = next((found for _, folder in members if (found := runs.read_tokenizer(folder))), None)
+    config, dataset, mesh = resolve(members[0][0], devices, tokenizer)
+    setup = loop.prepare_run(config, dataset, mesh, members[0][1])
+    own = [configs.resolve(config, dataset, mesh.devices.size) for config, _ in members]
+    program = Population(setup, own, form, note)
+    if not program.can_be_traced():
+        return None
+    with signals.caught() as stop:
+        program.stop = stop
+        generators = [
+            loop.run(
+                setup._replace(config=config), folder, stop, began, file, size, label=f"{i}: ", together=len(members)
+            )
+            for i, (config, (_, folder)) in enumerate(zip(own, members), start=1)
+        ]
+        return drive(generators, program.answer)
+
+
+def drive(generators, answer):
+    """Runs generators of requests to their ends, those together that ask for the same: [what each returns or raises].
+
+    Args:
+        answer: {number of a run: request}, all of one kind -> {number: answer}.
+    """
+    ended, asked = {}, {}
+
+    def go_on(i, function, value):
+        try:
+            asked[i] = function(value)
+        except StopIteration as end:
+            ended[i] = end.value
+        except Exception as error:
+            ended[i] = error
+
+    for i, generator in enumerate(generators):
+        go_on(i, generator.send, None)
+    while asked:
+        first = min(map(_order, asked.values()))
+        together = {i: asked.pop(i) for i in [i for i, request in asked.items() if _order(request) == first]}
+        try:
+            answers = answer(together)
+        except Exception as error:
+            for i in together:
+                go_on(i, generators[i].throw, error)
+        else:
+            for i in together:
+                go_on(i, generators[i].send, answers[i])
+    return [ended[i] for i in range(len(generators))]
+
+
+def _order(request):
+    """Who is behind goes first, so that members meet: one that goes on from an older checkpoint, say."""
+    match request:
+        case Place():
+            return (-2, 0, "", 0)
+        case Read():
+            return (-1, 0, "", 0)
+        case Evaluate(step, "validation", _):
+            return (step, 0, "", 0)
+        case Step(step, count, _):
+            return (step, 1, "", count)
+        case Evaluate(_, role, _):
+            return (math.inf, 2, role, 0)
+
+
+class Population:
+    """The program of several runs: answers what `drive` collects from them.
+
+    It holds the state of all, [M, ...] on each leaf. Who asks for no step is computed and thrown away, or, in the
+    form `map`, skipped: nobody is recompiled when a member has ended.
+    """
+
+    def __init__(self, setup, members, form, note):
+        """setup: of one of them; members: their configs, resolved; form, note: as of `train`."""
+        self.setup, self.n, self.form, self.note, self.stop = setup, len(members), form, note, ()
+        leaves = [configs.leaves(config) for config in members]
+        varied = [path for path, value in leaves[0].items() if _is_number(path, value)]
+        numbers = {path: [own[path] for own in leaves] for path in varied}
+        numbers = {path: np.asarray(own, np.float32) for path, own in numbers.items() if len(set(own)) > 1}
+        keys = jnp.stack([run_key(config.seed) for config in members])
+        self.whole = sharding.replicated(setup.mesh)
+        self.numbers, self.keys, self.constants = sharding.place((numbers, keys, dict(setup.constants)), self.whole)
+        self.stacked_steps = setup.config.train.steps_per_call > 1
+        self.cut = sharding.split(setup.mesh, 2 if self.stacked_steps else 1)
+        self.state, self.placed, self.step, self.eval_step = None, {}, None, None
+        self.stack = jax.jit(lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees), out_shardings=self.whole)
+        self.take = jax.jit(
+            lambda tree, i: jax.tree.map(partial(lax.dynamic_index_in_dim, index=i, keepdims=False), tree)
+        )
+
+    def answer(self, asked):
+        """{number: request} -> {number: answer}."""
+        kind = type(next(iter(asked.values())))
+        if kind is Place:
+            self.placed |= {i: request.state for i, request in asked.items() if request.state is not None}
+            return dict.fromkeys(asked)
+        if self.placed:  # by all that will
+            self.state = self.stack(self._of_all(self.placed))
+            self.placed = {}
+        if kind is Read:
+            return {i: self.take(self.state, i) for i in asked}
+        return self._step(asked) if kind is Step else self._evaluate(asked)
+
+    def can_be_traced(self):
+        """Whether model, task and optimizer take arrays for the numbers that vary; tells why where they do not."""
+        batch = {**read(self.setup.splits["train"], np.zeros(self.setup.config.data.batch_size, int))}
+        batch["mask"] = np.ones(self.setup.config.data.batch_size, np.float32)
+        batch = jax.tree.map(lambda x: np.stack([x] * self.n), batch)
+        if self.stacked_steps:
+            batch = jax.tree.map(lambda x: x[:, None], batch)
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.n, *x.shape), x.dtype), self.setup.abstract)
+        try:
+            step = make_step(self.setup, "vmap")
+            jax.eval_shape(step, state, self.constants, batch, self.keys, self.numbers, *self._rest({}, 1))
+        except Exception:
+            traceback.print_exc()
+            return False
+        return True
+
+    def _of_all(self, trees):
+        """A list with each member's; those that have none get another one's."""
+        some = next(iter(trees.values()))
+        return [trees.get(i, some) for i in range(self.n)]
+
+    def _rest(self, asked, count):
+        """bool[M], who takes part; with several steps a dispatch how many they are."""
+        active = np.asarray([i in asked for i in range(self.n)])
+        return (active, np.int32(count)) if self.stacked_steps else (active,)
+
+    def _step(self, asked):
+        batches = self._of_all({i: request.batch for i, request in asked.items()})
+        batch = sharding.place(jax.tree.map(lambda *x: np.stack(x), *batches), self.cut)
+        rest = sharding.place(self._rest(asked, next(iter(asked.values())).count), self.whole)
+        own = (self.constants, batch, self.keys, self.numbers, *rest)
+        if self.step is None:
+            self.step = self._choose(own)
+        self.state, measured = self.step(self.state, *own)
+        fetched = functools.cache(lambda: jax.device_get(measured))
+        return {i: partial(lambda i: jax.tree.map(lambda x: x[i], fetched()), i) for i in asked}
+
+    def _choose(self, own):
+        """The compiled step of the form that is given, or was the faster one of a few dispatches of each."""
+        given = (self.whole, self.whole, self.cut, *[self.whole] * (len(own) - 2))
+        compiler = partial(jax.jit, in_shardings=given, out_shardings=self.whole, donate_argnums=0)
+        compiled = {form: compiler(make_step(self.setup, form)) for form in FORMS}
+        if self.form is None:
+            seconds = {form: timed(compiled[form], self.state, own) for form in FORMS}
+            self.form = min(FORMS, key=seconds.get)
+            self.note(self.form, seconds)
+        return compiled[self.form]
+
+    def _evaluate(self, asked):
+        role = next(iter(asked.values())).role
+        variables = eval_variables(self.state, {})
+        if any(request.variables is not None for request in asked.values()):
+            own = {i: self.take(variables, i) if r.variables is None else r.variables for i, r in asked.items()}
+            variables = self.stack(self._of_all(own))
+        if self.eval_step is None:
+            self.eval_step = make_eval_step(self.setup, self.form or "map")
+        each = lambda *rows: self.eval_step(variables, self.constants, self.numbers, *rows)
+        split = lambda tree: [jax.tree.map(lambda x: x[i], tree) for i in range(self.n)]
+        found = accumulate(self.setup, role, each, split=split, stop=self.stop)
+        return {i: found and found[i] for i in asked}
+
+
+def timed(step, state, own, dispatches=4):
+    """Seconds of the fastest dispatch but the first; fewer are made where they take long. The state is left alone."""
+    state, best, until = jax.tree.map(jnp.copy, state), math.inf, None
+    for _ in range(dispatches):
+        began = time.monotonic()
+        state, _ = jax.block_until_ready(step(state, *own))
+        if until is not None:
+            best = min(best, time.monotonic() - began)
+            if time.monotonic() > until:
+                break
+        until = until or time.monotonic() + 5.0
+    return best
+
+
+def make_step(setup, form):
+    """step(state, constants, batch, key, numbers, active, *count) -> (state, metrics), pure, for M members.
+
+    Args of step: as of research.train_step.make_train_step, each but constants and count with a leading axis M, and
+        numbers: {dotted path: float32[M]} that members differ in.
+        active: bool[M]; the state of others stays as it is, and their metrics are anything.
+    """
+
+    def one(state, constants, batch, key, numbers, *count):
+        settings = configs.as_mapping(setup.config, numbers)
+        model, task = build(settings, setup.dataset)
+        optimizer = make_optimizer(settings["optimizer"], configs.arguments("optimizer", settings), setup.times)
+        update = make_update(model, task, optimizer, settings, axis=None)
+        return (partial(run_steps, update) if count else update)(state, constants, batch, key, *count)
+
+    def by_vmap(state, constants, batch, key, numbers, active, *count):
+        axes = (0, None, 0, 0, 0, *(None for _ in count))
+        new, metrics = jax.vmap(one, axes)(state, constants, batch, key, numbers, *count)
+        choose = lambda new, old: jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        return jax.tree.map(choose, new, state), metrics
+
+    def by_map(state, constants, batch, key, numbers, active, *count):
+        def turn(member):
+            state, batch, key, numbers, active = member
+            go = lambda: one(state, constants, batch, key, numbers, *count)
+            none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(go)[1])
+            return lax.cond(active, go, lambda: (state, none))
+
+        return lax.map(turn, (state, batch, key, numbers, active))
+
+    return by_vmap if form == "vmap" else by_map
+
+
+def make_eval_step(setup, form):
+    """evaluate(variables, constants, numbers, batch, examples) -> sums {name: (sum[M], count[M])}, arrays [M, B, ...].
+
+    As research.train_step.make_eval_step's; batch and examples are the same for all members.
+    """
+    whole, cut = sharding.replicated(setup.mesh), sharding.split(setup.mesh)
+
+    def evaluate(variables, constants, numbers, batch, examples):
+        def one(variables, numbers):
+            model, task = build(configs.as_mapping(setup.config, numbers), setup.dataset)
+            return task.evaluate(model, {**variables, **constants}, batch, eval_keys(examples))
+
+        if form == "vmap":
+            sums, arrays = jax.vmap(one)(variables, numbers)
+        else:
+            sums, arrays = lax.map(lambda member: one(*member), (variables, numbers))
+        return lax.psum(sums, sharding.AXIS), arrays
+
+    rows = PartitionSpec(None, sharding.AXIS)
+    specs = {"in_specs": (*[whole.spec] * 3, cut.spec, cut.spec), "out_specs": (whole.spec, rows)}
+    function = jax.shard_map(evaluate, mesh=setup.mesh, check_vma=False, **specs)
+    compiled = jax.jit(function, out_shardings=whole)
+    return lambda variables, constants, numbers, *batch: compiled(
+        variables, constants, numbers, *sharding.place(batch, cut)
+    )
