@@ -253,9 +253,7 @@ def lock(workdir):
 
 def begin(folder, config, file, size, data, tokenizer=None, together=1):
     """Writes config.json, tokenizer.json and an entry of manifest.json; the lock is held, and `check` was passed.
-
-    Args:
-        together: how many runs share this process's time: a population's members.
+    `together` runs share this process's time.
 
     Raises:
         UserError: 2 where another process has put another tokenizer there since, 5 where it cannot be written.
@@ -271,8 +269,9 @@ def begin(folder, config, file, size, data, tokenizer=None, together=1):
 
 
 def write_config(folder, config, file, size):
-    saved = {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
-    write_json(folder / "config.json", saved)
+    write_json(
+        folder / "config.json", {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
+    )
 
 
 def _manifest(data, together):

@@ -1,5 +1,7 @@
 """Updates as their papers say, schedules at their edges, decay, clipping and rules."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from conftest import assert_same_bits, assert_same_numbers, make_config, make_se
 from research import config as configs
 from research.errors import UserError
 from research.optimizers import OPTIMIZERS, make_optimizer, make_schedule, roles
+from research.studies.population import NUMBERS
 
 PARAMS = {"layer": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.full((2,), 0.5)}, "norm": {"scale": jnp.ones(2)}}
 GRADIENTS = jax.tree.map(lambda p: jnp.linspace(-1, 2, p.size, dtype=jnp.float32).reshape(p.shape), PARAMS)
@@ -225,3 +228,23 @@ def test_the_first_rule_that_matches_counts_and_frozen_has_no_moments():
     assert_same_numbers(update["layer"]["bias"], free["layer"]["bias"] / 2)
     assert not np.any(update["layer"]["kernel"])
     assert not any(x.shape == (3, 2) for x in jax.tree.leaves(made.init(PARAMS)))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_its_numbers_may_be_arrays_over_which_it_is_vmapped(name):
+    """As a population does it: the same updates as those of each number alone."""
+    fields = inspect.signature(OPTIMIZERS[name]).parameters.values()
+    own = [p.name for p in fields if p.kind is p.KEYWORD_ONLY and p.name in NUMBERS]
+    values = {"learning_rate": (0.1, 0.02), "weight_decay": (0.0, 0.3), **dict.fromkeys(own, (0.5, 0.8))}
+    config = make_config(**{f"optimizer__{key}": value for key, (value, _) in {"name": (name, 0), **values}.items()})
+    times = configs.durations(config, 96)
+
+    def three(numbers):
+        settings = configs.as_mapping(config, {f"optimizer.{key}": value for key, value in numbers.items()})
+        made = make_optimizer(settings["optimizer"], configs.arguments("optimizer", settings), times)
+        return updates(made, steps=3)
+
+    found = jax.vmap(three)({key: jnp.asarray(pair, jnp.float32) for key, pair in values.items()})
+    for i in range(2):
+        alone = three({key: pair[i] for key, pair in values.items()})
+        assert_same_numbers(jax.tree.map(lambda x: x[i], found), alone, 1e-5)

@@ -120,6 +120,8 @@ WRONG = [  # flags, part of the line
     (["--axis=seed=0:200", "--axis=data.batch_size=1:200"], "39,800 points"),
     (["--axis=seed=0:99999999999"], "99,999,999,999 values; give fewer"),
     (["--axis=seed=0:2", "--jobs=0"], "--jobs: 0 processes"),
+    (["--axis=seed=0:2", "--vectorize=0"], "--vectorize: '0' is neither auto nor a number of trials"),
+    (["--axis=seed=0:2", "--vectorize=all"], "--vectorize: 'all' is neither auto nor a number of trials"),
     (["--axis=seed=0:2", "--trial_seconds=0"], "--trial_seconds: 0 is no time"),
     (["--axis=seed=0:2", "--trial_seconds=nan"], "--trial_seconds: nan is no time"),
 ]
@@ -213,13 +215,14 @@ def test_the_machine_is_shared_out_among_workers(monkeypatch):
     assert workers.shares(1)[0].gpus == ()
 
 
-def run_plan(plan, **own):
+def run_plan(plan, most=1, **own):
     """Checks and runs a plan with workers that know the faulty model: its code, and what was said."""
     said = io.StringIO()
     with workers.crew(faulty.settings) as hire:
         plan = schedule.check(plan, hire(workers.shares(1)[0]))
         with watch.View(plan, said) as view:
-            code = schedule.run(plan, view, hire, **own)
+            jobs = schedule.jobs_of(plan, most, own.get("processes", 1))
+            code = schedule.run(plan, jobs, view, hire, **own)
     return plan, code, said.getvalue()
 
 
@@ -230,7 +233,7 @@ def test_a_trial_that_crashes_hangs_diverges_or_runs_out_of_memory_stops_no_othe
     config = make_config(model__name="faulty", train__steps=4, eval__every_steps=2)
     kinds = ("raise", "kill", "hang", "once", "none")
     points = [*sweep.axis("model.fault", kinds), {"optimizer.learning_rate": 1e38}]
-    plan, code, said = run_plan(plan_of(tmp_path / "sweep", config, points), jobs=2, trial_seconds=8)
+    plan, code, said = run_plan(plan_of(tmp_path / "sweep", config, points), processes=2, trial_seconds=8)
     seen = [watch.look(trial, plan.folder / trial.name) for trial in plan.trials]
     assert [found.status for found in seen] == ["failed", "failed", "failed", "finished", "finished", "diverged"]
     logs = [plan.folder / "logs" / f"{trial.name}.txt" for trial in plan.trials]
@@ -245,7 +248,7 @@ def test_a_trial_that_crashes_hangs_diverges_or_runs_out_of_memory_stops_no_othe
         assert reason is None or f"{trial.name}: " in said
     (tmp_path / "mended").touch()
     kept = (plan.folder / plan.trials[4].name / "result.json").read_text()
-    plan, code, _ = run_plan(plan, jobs=2)
+    plan, code, _ = run_plan(plan, processes=2)
     statuses = [watch.look(trial, plan.folder / trial.name).status for trial in plan.trials]
     assert code == 0 and statuses == [*["finished"] * 5, "diverged"]
     assert (plan.folder / plan.trials[4].name / "result.json").read_text() == kept

@@ -1,0 +1,263 @@
+"""A population: each member is, number for number, the run that it would have been alone."""
+
+import dataclasses
+import functools
+import signal
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from conftest import CASES, make_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research import loop, runs
+from research.errors import UserError
+from research.log import Log
+from research.models import MODELS
+from research.models.layers import head
+from research.studies import population
+from research.studies.sweep import Trial
+from research.tasks import TASKS
+
+ONE = jax.devices()[:1]
+SHORT = {"train__steps": 4, "eval__every_steps": 2, "log__every_steps": 1}
+MLP = {"model__name": "mlp", "model__widths": (8,)}
+
+
+def members(folder, points, **own):
+    """[(config, workdir)], a member for each of the points."""
+    return [(make_config(**own, **point), folder / f"member{i}") for i, point in enumerate(points)]
+
+
+def alone(folder, points, **own):
+    for config, place in members(folder, points, **own):
+        loop.train(config, place, devices=ONE)
+    return [place for _, place in members(folder, points, **own)]
+
+
+def together(folder, points, form="vmap", devices=ONE, **own):
+    """The members' folders, and the results."""
+    given = members(folder, points, **own)
+    return [place for _, place in given], population.train(given, devices=devices, form=form)
+
+
+def assert_same_runs(wanted, found, tolerance=1e-5):
+    """The same rows and results but for times, the same steps kept, the same parameters at the best of them."""
+    for a, b in zip(wanted, found, strict=True):
+        rows, others = runs.read_rows(a), runs.read_rows(b)
+        assert [(row["step"], row["split"]) for row in rows] == [(row["step"], row["split"]) for row in others]
+        for row, other in zip(rows, others):
+            numbers, others_numbers = ({k: v for k, v in r.items() if k != "split"} for r in (row, other))
+            assert numbers == pytest.approx(others_numbers, rel=tolerance, abs=tolerance / 10), (a, row["step"])
+        steps = lambda place: sorted(int(path.name) for path in (place / "checkpoints").iterdir())
+        assert steps(a) == steps(b)
+        result, other = (runs.read_json(place / "result.json") for place in (a, b))
+        assert result.keys() == other.keys() and result["status"] == other["status"]
+        if result["status"] == "finished":
+            assert (result["step"], result["best_step"]) == (other["step"], other["best_step"])
+            x, y = runs.load(a), runs.load(b)
+            for p, q in zip(jax.tree.leaves(x.variables), jax.tree.leaves(y.variables), strict=True):
+                assert p.shape == q.shape and np.allclose(p, q, rtol=1e-4, atol=1e-5)
+
+
+FAMILIES = {  # what differs beside the seed
+    "mlp": {"model__dropout": 0.3, "optimizer__learning_rate": 0.2},
+    "normed": {"train__ema": 0.5},
+    "cnn": {"task__label_smoothing": 0.2},
+    "seq2seq": {},
+    "recurrent_classifier": {},
+    "recurrent_lm": {},
+    "decoder": {"model__dropout": 0.2},
+}
+USUAL = {"model__dropout": 0.1, "train__ema": 0.9, "task__label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_members_equal_lone_runs(name, tmp_path):
+    other = FAMILIES[name]
+    points = [{"seed": 1, **{key: USUAL[key] for key in other if key in USUAL}}, {"seed": 2, **other}]
+    own = {**CASES.get(name, {}), **SHORT, "model__name": name}
+    form = "map" if name in ("cnn", "recurrent_classifier") else "vmap"
+    found, results = together(tmp_path / "together", points, form, **own)
+    assert [result["status"] for result in results] == ["finished", "finished"]
+    assert_same_runs(alone(tmp_path / "alone", points, **own), found)
+    starts = runs.read_json(found[0] / "manifest.json")
+    assert starts[0]["together"] == 2
+
+
+@pytest.mark.parametrize("form", population.FORMS)
+def test_members_that_diverge_or_stop_early_leave_the_others_alone(form, tmp_path, monkeypatch):
+    """One diverges, one stops early, one trains on in dispatches of several steps; each program is traced once."""
+    traces, build = {"loss": [], "evaluate": []}, TASKS["classify_images"]
+
+    @functools.wraps(build)  # its arguments are the config's fields
+    def counting(spec, **arguments):
+        task = build(spec, **arguments)
+
+        def count(name):
+            def counted(*arguments):
+                traces[name].append(1)
+                return getattr(task, name)(*arguments)
+
+            return counted
+
+        return task._replace(loss=count("loss"), evaluate=count("evaluate"))
+
+    points = [{"optimizer__learning_rate": rate} for rate in (1e38, 1e-12, 0.1)]
+    own = {
+        **MLP,
+        "train__early_stopping__metric": "accuracy",
+        "train__early_stopping__patience": 1,
+        "train__steps_per_call": 3,
+    }
+    wanted = []
+    for config, place in members(tmp_path / "alone", points, **own):
+        try:
+            loop.train(config, place, devices=ONE)
+        except UserError as error:
+            assert error.code == 6
+        wanted.append(place)
+    monkeypatch.setitem(TASKS, "classify_images", counting)
+    short = {"train__steps": 3, "eval__every_steps": 3}
+    _, results = together(tmp_path / "short", points[1:] * 2, form, **own, **short)
+    once = {name: len(calls) for name, calls in traces.items()}
+    [calls.clear() for calls in traces.values()]
+    found, results = together(tmp_path / "together", points, form, **own)
+    assert {name: len(calls) for name, calls in traces.items()} == once, "traced anew once a member had ended"
+    assert [getattr(result, "code", None) for result in results] == [6, None, None]
+    assert results[1]["step"] == 8 and results[2]["step"] == 12
+    assert_same_runs(wanted, found)
+
+
+def stop_at(step, monkeypatch):
+    """SIGTERM once a first member has logged this step; what follows is not stopped."""
+    row, sent = Log.row, []
+
+    def row_then_signal(self, at, split, values):
+        row(self, at, split, values)
+        if at == step and split == "train" and not sent:
+            sent.append(1)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Log, "row", row_then_signal)
+
+
+def test_a_stopped_population_goes_on_together_or_a_member_alone(tmp_path, monkeypatch):
+    points = [{"seed": seed} for seed in range(3)]
+    own = {**MLP, "checkpoint__every_steps": 2}
+    wanted = alone(tmp_path / "alone", points, **own)
+    with monkeypatch.context() as patched:
+        stop_at(6, patched)
+        found, results = together(tmp_path / "together", points, **own)
+    assert [result.code for result in results] == [143] * 3
+    assert all(runs.read_json(place / "result.json")["status"] == "stopped" for place in found)
+    config, place = members(tmp_path / "together", points, **own)[1]
+    assert loop.train(config, place, devices=ONE)["status"] == "finished"
+    assert_same_runs(wanted[1:2], found[1:2])
+    _, results = together(tmp_path / "together", points, **own)
+    assert [result["status"] for result in results] == ["finished"] * 3
+    assert_same_runs(wanted, found)
+
+
+def test_members_go_on_from_unequal_steps(tmp_path, monkeypatch):
+    points = [{"seed": seed} for seed in range(2)]
+    own = {**MLP, "checkpoint__every_steps": 2}
+    wanted = alone(tmp_path / "alone", points, **own)
+    for (config, place), at in zip(members(tmp_path / "together", points, **own), (3, 9)):
+        with monkeypatch.context() as patched, pytest.raises(UserError):
+            stop_at(at, patched)
+            loop.train(config, place, devices=ONE)
+    found, results = together(tmp_path / "together", points, form="map", **own)
+    assert [result["status"] for result in results] == ["finished"] * 2
+    assert_same_runs(wanted, found)
+
+
+def test_a_population_over_two_devices_is_the_same(tmp_path):
+    points = [{"seed": seed} for seed in range(2)]
+    one, _ = together(tmp_path / "one", points, **MLP, **SHORT)
+    two, _ = together(tmp_path / "two", points, devices=jax.devices()[:2], **MLP, **SHORT)
+    assert_same_runs(one, two)
+
+
+def test_the_faster_form_is_taken_and_told(tmp_path, monkeypatch):
+    given = members(tmp_path, [{"seed": 0}, {"seed": 1}], **MLP, **SHORT)
+    told = []
+    monkeypatch.setattr(population, "timed", lambda step, *rest: float("vmap" in step.__wrapped__.__name__))
+    results = population.train(given, devices=ONE, note=lambda *found: told.append(found))
+    assert told == [("map", {"vmap": 1.0, "map": 0.0})] and results[0]["status"] == "finished"
+
+
+def test_timing_a_step_leaves_the_state_alone():
+    state, calls = {"x": np.arange(3.0)}, []
+
+    def step(state, amount):
+        calls.append(1)
+        return {"x": state["x"] + amount}, None
+
+    assert 0 <= population.timed(step, state, (1.0,)) < 1 and len(calls) == 4
+    assert np.array_equal(state["x"], np.arange(3.0))
+
+
+def test_a_model_that_asks_for_the_value_of_a_number_is_trained_alone(tmp_path, monkeypatch, capsys):
+    class Asking(nn.Module):
+        dropout: float = 0.0
+        classes: int | None = None
+        dtype: str = "float32"
+
+        @nn.compact
+        def __call__(self, image, mask=None, *, train=False):
+            x = image.reshape(image.shape[0], -1)
+            return head(self.classes, self.dtype)(x / 2 if self.dropout > 0.1 else x)
+
+    monkeypatch.setitem(MODELS, "asking", Asking)
+    points = [{"model__dropout": rate} for rate in (0.1, 0.2)]
+    _, results = together(tmp_path, points, model__name="asking", **SHORT)
+    assert results is None and "TracerBoolConversionError" in capsys.readouterr().err
+    assert not (tmp_path / "member0").exists()
+
+
+def test_only_runs_that_differ_in_numbers_alone_are_alike():
+    config = make_config()
+    same = [
+        {"seed": 3},
+        {"optimizer__learning_rate": 0.5},
+        {"model__dropout": 0.5},
+        {"optimizer__weight_decay": 0.5, "task__label_smoothing": 0.5},
+    ]
+    for point in same:
+        assert population.likeness(make_config(**point)) == population.likeness(config), point
+    others = [
+        {"data__batch_size": 32},
+        {"train__ema": 0.9},  # none, against a number: another program
+        {"optimizer__momentum": 0.9},
+        {"optimizer__name": "adam"},
+        {"train__steps": 6},
+        {"model__layers": ("conv4", "dense4")},
+    ]
+    for point in others:
+        assert population.likeness(make_config(**point)) != population.likeness(config), point
+    momentum = [population.likeness(make_config(optimizer__momentum=value)) for value in (0.5, 0.9)]
+    assert momentum[0] == momentum[1]
+    assert population.likeness(make_config(train__parallel="pmap")) is None
+    text = {**CASES["recurrent_classifier"], "model__name": "recurrent_classifier", "data__buckets": (6, 12)}
+    assert population.likeness(make_config(**text)) is None
+
+
+@given(st.lists(st.sampled_from(["a", "b", "none"]), max_size=40), st.integers(1, 9))
+def test_groups_have_each_trial_once_and_are_even(kinds, most):
+    @dataclasses.dataclass
+    class Stub:
+        kind: str
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(population, "likeness", lambda config: None if config.kind == "none" else config.kind)
+        trials = [Trial(str(i), {}, Stub(kind)) for i, kind in enumerate(kinds)]
+        groups = population.grouped(trials, most)
+    assert sorted(int(trial.name) for group in groups for trial in group) == list(range(len(kinds)))
+    for kind in ("a", "b"):
+        sizes = [len(group) for group in groups if group[0].config.kind == kind]
+        assert not sizes or (max(sizes) <= most and max(sizes) - min(sizes) <= 1)
+        assert all(trial.config.kind == group[0].config.kind for group in groups for trial in group)
+    assert all(len(group) == 1 for group in groups if group[0].config.kind == "none")
