@@ -11,6 +11,7 @@ cpu    1 core of 2 (AMD EPYC)   9:21   99.65 ± 0.21 (3)
 """
 
 from research.config import base, sized
+from research.studies.sweep import axis, product
 
 
 def get_config(size="base"):
@@ -54,13 +55,13 @@ def get_config(size="base"):
 
 
 def sweep_cell():
-    return [{"model.cell": cell} for cell in ("rnn", "lstm", "gru")]
+    return axis("model.cell", ("rnn", "lstm", "gru"))
 
 
 def sweep_attention():
-    return [{"model.attention": kind} for kind in ("none", "additive", "multiplicative")]
+    return axis("model.attention", ("none", "additive", "multiplicative"))
 
 
 def sweep_digits():
     """Longer numbers, by two layers and with a tenth of the inputs the model's own (Bengio et al. 2015)."""
-    return [{"data.digits": n, "model.layers": 2, "task.sampling_rate": 0.1} for n in (2, 3, 4, 5)]
+    return product(axis("data.digits", (2, 3, 4, 5)), [{"model.layers": 2, "task.sampling_rate": 0.1}])

@@ -7,6 +7,7 @@ base   2 cores (AMD EPYC)       0:13   98.89 ± 0.48 (3)
 """
 
 from research.config import base, sized
+from research.studies.sweep import axis, choice, log_uniform, sample, together, uniform
 
 
 def get_config(size="base"):
@@ -51,3 +52,22 @@ def get_config(size="base"):
 def sweep_model():
     """Whether convolutions are worth it on 8x8 pixels."""
     return [{}, {"model.name": "mlp", "model.widths": (256, 256), "model.dropout": 0.3}]
+
+
+def sweep_rate():
+    return axis("optimizer.learning_rate", (5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+
+
+def sweep_batch():
+    """The rate in proportion to the batch (Goyal et al. 2017, section 2.1)."""
+    return together(axis("data.batch_size", (32, 64, 128)), axis("optimizer.learning_rate", (1e-3, 2e-3, 4e-3)))
+
+
+def sweep_random():
+    """Twenty points at random (Bergstra and Bengio 2012)."""
+    space = {
+        "optimizer.learning_rate": log_uniform(3e-4, 3e-2),
+        "model.dropout": uniform(0.0, 0.6),
+        "data.batch_size": choice(32, 64, 128),
+    }
+    return sample(20, space)

@@ -15,6 +15,7 @@ cpu    2 cores (Intel(R) Xeon(R) Processor)   1:18   1.7796 ± 0.0055 (1.88 publ
 """
 
 from research.config import base, sized
+from research.studies.sweep import axis, chain, product
 
 
 def get_config(size="base"):
@@ -88,9 +89,10 @@ def sweep_form():
         "model.tied": False,
     }
     gated = {"model.hidden": 256}  # two thirds, so that three matrices weigh as much as two did
-    return [{}, {"model.positions": "learned"}, *({name: value} for name, value in forms.items()), {**forms, **gated}]
+    alone = [axis(name, [value]) for name, value in forms.items()]
+    return chain([{}], axis("model.positions", ["learned"]), *alone, [{**forms, **gated}])
 
 
 def sweep_layout():
     """What changes no number: memory and time of compiling alone."""
-    return [{"model.remat": remat, "model.scan": scan} for remat in (False, True) for scan in (False, True)]
+    return product(axis("model.remat", (False, True)), axis("model.scan", (False, True)))

@@ -161,7 +161,8 @@ def test_a_stopped_population_goes_on_together_or_a_member_alone(tmp_path, monke
     assert_same_runs(wanted, found)
 
 
-def test_members_go_on_from_unequal_steps(tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", population.FORMS)
+def test_members_go_on_from_unequal_steps(form, tmp_path, monkeypatch):
     points = [{"seed": seed} for seed in range(2)]
     own = {**MLP, "checkpoint__every_steps": 2}
     wanted = alone(tmp_path / "alone", points, **own)
@@ -169,7 +170,7 @@ def test_members_go_on_from_unequal_steps(tmp_path, monkeypatch):
         with monkeypatch.context() as patched, pytest.raises(UserError):
             stop_at(at, patched)
             loop.train(config, place, devices=ONE)
-    found, results = together(tmp_path / "together", points, form="map", **own)
+    found, results = together(tmp_path / "together", points, form, **own)
     assert [result["status"] for result in results] == ["finished"] * 2
     assert_same_runs(wanted, found)
 

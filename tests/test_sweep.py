@@ -11,6 +11,7 @@ import sys
 import time
 
 import faulty
+import numpy as np
 import pytest
 from conftest import ROOT, make_config, run_script
 from hypothesis import given
@@ -258,6 +259,35 @@ def test_a_trial_that_crashes_hangs_diverges_or_runs_out_of_memory_stops_no_othe
         (trial,) = [trial for trial in plan.trials if trial.overrides == {"model.fault": name}]
         rows = (plan.folder / trial.name / "metrics.jsonl").read_bytes()
         assert rows == (plan.folder / plan.trials[4].name / "metrics.jsonl").read_bytes()
+
+
+def test_a_population_whose_process_is_killed_is_taken_up_and_its_form_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "faulty", faulty.Faulty)
+    monkeypatch.setenv("FAULTS", str(tmp_path))
+    config = make_config(model__name="faulty", train__steps=4, eval__every_steps=2)
+    points = sweep.product(sweep.axis("model.fault", ("none", "once")), sweep.axis("seed", range(3)))
+    plan, code, said = run_plan(plan_of(tmp_path / "sweep", config, points), most=3)
+    assert code == 0 and (tmp_path / "once").exists() and said.count("validation accuracy") == 6
+    places = [plan.folder / trial.name for trial in plan.trials]
+    for a, b in zip(places[:3], places[3:]):
+        rows, others = ([(row["step"], row["loss"]) for row in runs.read_rows(place)] for place in (a, b))
+        assert len(rows) == len(others) == 6 and np.allclose(rows, others, rtol=1e-5)  # the forms may be two
+        assert len(runs.read_json(b / "manifest.json")) == 2 and runs.read_json(a / "manifest.json")[0]["together"] == 3
+    kept = sorted((plan.folder / "together").iterdir())
+    assert [runs.read_json(path)["form"] in ("vmap", "map") for path in kept] == [True, True]
+    asked = []
+
+    def train(members, form, note, **own):
+        asked.append(form)
+        note("map", {})
+        return [{}] * len(members)
+
+    monkeypatch.setattr(schedule.population, "train", train)
+    monkeypatch.setattr(schedule.workers, "write_to", lambda path: None)
+    given = [(place, configs.to_json(trial.config)) for place, trial in zip(places, plan.trials)]
+    for members in (given[:3], given[:2], given[:2]):
+        assert schedule.train_trials(members, "", "", None, plan.folder / "together") == [0] * len(members)
+    assert asked[1:] == [None, "map"] and asked[0] in ("vmap", "map")
 
 
 def driver(folder, *flags):

@@ -182,9 +182,33 @@ TABLES = {  # the file in results/, and what its table is between in README
         "speed generation",
         speed_beside({"text_1": ("one text", "tokens/s"), "text_8": ("eight texts at once", "tokens/s")}),
     ),
+    "speed_sweeps.json": ("speed sweeps", lambda found: sweeps(found)),
     "newsgroups.json": ("newsgroups", lambda found: newsgroups(found)),
     "similarity.json": ("similarity", lambda found: similarity(found)),
 }
+
+
+SWEEPS = {"addition_gru": "addition_gru:tiny", "digits_mlp": "digits_cnn:cpu, an mlp", "digits_cnn": "digits_cnn:cpu"}
+
+
+def sweeps(found):
+    """Rows of the table of benchmarks/sweeps.py: 16 trials an hour at the median of its rounds."""
+    yield "16 seeds of", "one after the other", "--jobs=2", "--vectorize=16", "beyond training", "machine, date"
+    for name, machines in found.items():
+        for machine, row in machines.items():
+            seconds = {mode: kept["seconds"] for mode, kept in row["modes"].items()}
+            one = statistics.median(seconds["one"])
+            beside = [
+                f"{one / statistics.median(seconds[mode]):.2f} ({min(seconds['one']) / max(seconds[mode]):.2f} to "
+                f"{max(seconds['one']) / min(seconds[mode]):.2f}) times that"
+                for mode in ("jobs", "together")
+            ]
+            beside[1] += f", by {row['modes']['together']['form']}"
+            beyond = statistics.median(row["modes"]["one"]["beyond"])
+            yield (
+                SWEEPS[name], f"{16 * 3600 / one:,.0f} trials an hour", *beside, f"{beyond:.1f} s in all",
+                f"{machine}, {row['date']}",
+            )  # fmt: skip
 
 
 def newsgroups(found):
