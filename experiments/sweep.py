@@ -1,7 +1,7 @@
 """Trains a config at every point of a sweep, each in a run folder of its own below --workdir.
 
     python -m experiments.sweep --config=configs/digits_cnn.py --axis=seed=0:5 --vectorize=auto --workdir=runs/seeds
-    python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --axis=seed=0:2 --jobs=2 --workdir=runs/kind
+    python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --axis=seed=0:2 --jobs=2 --workdir=runs/two
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=random --workdir=runs/random --dry_run
 
 Axes and named sweeps, sweep_<name>() of the config file, are combined to every point of each with every point of the
