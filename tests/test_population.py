@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import math
 import signal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import CASES, make_config
@@ -17,6 +19,7 @@ from research.errors import UserError
 from research.log import Log
 from research.models import MODELS
 from research.models.layers import head
+from research.program import Evaluate, Place, Step
 from research.studies import population
 from research.studies.sweep import Trial
 from research.tasks import TASKS
@@ -176,7 +179,7 @@ def test_members_go_on_from_unequal_steps(form, tmp_path, monkeypatch):
 
 
 def test_a_population_over_two_devices_is_the_same(tmp_path):
-    points = [{"seed": seed} for seed in range(2)]
+    points = [{"seed": seed} for seed in range(3)]  # which two devices do not divide
     one, _ = together(tmp_path / "one", points, **MLP, **SHORT)
     two, _ = together(tmp_path / "two", points, devices=jax.devices()[:2], **MLP, **SHORT)
     assert_same_runs(one, two)
@@ -191,14 +194,66 @@ def test_the_faster_form_is_taken_and_told(tmp_path, monkeypatch):
 
 
 def test_timing_a_step_leaves_the_state_alone():
-    state, calls = {"x": np.arange(3.0)}, []
+    step = jax.jit(lambda state, amount: (state + amount, state * 2), donate_argnums=0)
+    state = jnp.arange(3.0)
+    assert 0 <= population.timed(step, state, (1.0,)) < 1
+    assert np.array_equal(state, np.arange(3.0))
 
-    def step(state, amount):
-        calls.append(1)
-        return {"x": state["x"] + amount}, None
 
-    assert 0 <= population.timed(step, state, (1.0,)) < 1 and len(calls) == 4
-    assert np.array_equal(state["x"], np.arange(3.0))
+def test_evaluation_has_each_members_own_numbers(tmp_path, monkeypatch):
+    build = TASKS["classify_images"]
+
+    @functools.wraps(build)
+    def telling(spec, **arguments):
+        task = build(spec, **arguments)
+
+        def evaluate(*given):
+            sums, arrays = task.evaluate(*given)
+            return {**sums, "smoothing": (jnp.float32(arguments["label_smoothing"]), jnp.float32(1))}, arrays
+
+        return task._replace(evaluate=evaluate)
+
+    monkeypatch.setitem(TASKS, "classify_images", telling)
+    points = [{"task__label_smoothing": value} for value in (0.0, 0.25)]
+    _, results = together(tmp_path, points, **MLP, **SHORT)
+    assert [result["metrics"]["test"]["smoothing"] for result in results] == [0.0, 0.25]
+
+
+def test_those_that_are_behind_catch_up_and_then_all_ask_together():
+    def run(start, end):
+        yield Place(start)
+        for step in range(start, end):
+            assert (yield Step(step, 1, None)) == step
+        assert (yield Evaluate(end, "test")) == math.inf
+        return end
+
+    asked = []
+
+    def answer(requests):
+        (order,) = {population._order(request)[0] for request in requests.values()}
+        asked.append((order, sorted(requests)))
+        return dict.fromkeys(requests, order)
+
+    assert population.drive([run(2, 4), run(0, 4), run(3, 4), run(0, 1)], answer) == [4, 4, 4, 1]
+    steps = [(0, [1, 3]), (1, [1]), (2, [0, 1]), (3, [0, 1, 2])]
+    assert asked == [(-2, [0, 1, 2, 3]), *steps, (math.inf, [0, 1, 2, 3])]
+
+
+def test_what_goes_wrong_in_an_answer_is_raised_in_the_runs_that_asked():
+    def run(steps):
+        for step in range(steps):
+            try:
+                yield Step(step, 1, None)
+            except ValueError as error:
+                return f"saw {error}"
+        return "done"
+
+    def answer(requests):
+        if any(request.step == 1 for request in requests.values()):
+            raise ValueError("no room")
+        return dict.fromkeys(requests)
+
+    assert population.drive([run(1), run(3), run(2)], answer) == ["done", "saw no room", "saw no room"]
 
 
 def test_a_model_that_asks_for_the_value_of_a_number_is_trained_alone(tmp_path, monkeypatch, capsys):

@@ -267,7 +267,7 @@ def test_a_population_whose_process_is_killed_is_taken_up_and_its_form_kept(tmp_
     config = make_config(model__name="faulty", train__steps=4, eval__every_steps=2)
     points = sweep.product(sweep.axis("model.fault", ("none", "once")), sweep.axis("seed", range(3)))
     plan, code, said = run_plan(plan_of(tmp_path / "sweep", config, points), most=3)
-    assert code == 0 and (tmp_path / "once").exists() and said.count("validation accuracy") == 6
+    assert code == 0 and (tmp_path / "killed").exists() and said.count("validation accuracy") == 6
     places = [plan.folder / trial.name for trial in plan.trials]
     for a, b in zip(places[:3], places[3:]):
         rows, others = ([(row["step"], row["loss"]) for row in runs.read_rows(place)] for place in (a, b))
