@@ -84,7 +84,7 @@ class View:
     def __init__(self, plan, stream=None):
         self.plan, self.stream = plan, stream or sys.stderr
         self.seen = {trial.name: look(trial, plan.folder / trial.name) for trial in plan.trials}
-        self.running, self.began, self.said = set(), time.monotonic(), time.monotonic()
+        self.running, self.began, self.said, self.next_look = set(), time.monotonic(), time.monotonic(), 0.0
         self.before = sum(found.share for found in self.seen.values())
         terminal = self.stream.isatty()
         self.live = Live(console=Console(file=self.stream), auto_refresh=False, transient=True) if terminal else None
@@ -100,22 +100,29 @@ class View:
 
     def show(self, running):
         """Looks at the trials that run, and at those that no longer do."""
-        ended = [trial for trial in self.plan.trials if trial.name in self.running - set(running)]
-        for trial in self.plan.trials:
-            if trial.name in self.running or trial.name in running:
-                self.seen[trial.name] = look(trial, self.plan.folder / trial.name)
-        self.running = set(running)
+        before, self.running, began = self.running, set(running), time.monotonic()
+        if before != self.running or began > self.next_look:
+            for trial in self.plan.trials:
+                if trial.name in before | self.running:
+                    self.seen[trial.name] = look(trial, self.plan.folder / trial.name)
+            # Long logs take long to read: a twentieth of the time at most.
+            self.next_look = time.monotonic() + 20 * (time.monotonic() - began)
+        ended = [trial for trial in self.plan.trials if trial.name in before - self.running]
+        for left, trial in zip(range(len(ended) - 1, -1, -1), ended):
+            if not self.live or self.seen[trial.name].status != "finished":
+                self._say(f"{trial.name}: {self._words(trial)}", self._over() - left)
         if self.live:
             self.live.update(self._table(), refresh=True)
-            return
-        for left, trial in zip(range(len(ended) - 1, -1, -1), ended):
-            self._say(f"{trial.name}: {self._words(trial)}", self._over() - left)
-        if running and time.monotonic() - self.said > QUIET:
+        elif running and time.monotonic() - self.said > QUIET:
             self._say(", ".join(f"{name} {self.seen[name].share:.0%}" for name in running[:4]), self._over())
 
     def _say(self, text, over):
         self.said = time.monotonic()
-        print(f"{over}/{len(self.plan.trials)}  {text}  {self._summary()}", file=self.stream, flush=True)
+        line = f"{over}/{len(self.plan.trials)}  {text}  {self._summary()}"
+        if self.live:
+            self.live.console.print(line, highlight=False)
+        else:
+            print(line, file=self.stream, flush=True)
 
     def _over(self):
         return sum(found.status not in ("waiting", "begun", "stopped") for found in self.seen.values())
