@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import faulty
@@ -288,6 +289,36 @@ def test_a_population_whose_process_is_killed_is_taken_up_and_its_form_kept(tmp_
     for members in (given[:3], given[:2], given[:2]):
         assert schedule.train_trials(members, "", "", None, plan.folder / "together") == [0] * len(members)
     assert asked[1:] == [None, "map"] and asked[0] in ("vmap", "map")
+
+
+def test_a_trial_that_a_dying_process_still_saves_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule.workers, "write_to", lambda path: None)
+    config = make_config(model__name="mlp", model__widths=(4,), train__steps=2, eval__every_steps=2)
+    held, enough = threading.Event(), threading.Event()
+
+    def hold():
+        with runs.lock(tmp_path / "trial"):
+            held.set()
+            enough.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(30)
+    monkeypatch.setattr(schedule.time, "sleep", lambda seconds: enough.set() or holder.join() if seconds else None)
+    given = [(tmp_path / "trial", configs.to_json(config))]
+    assert schedule.train_trials(given, "", "", None, tmp_path) == [0]
+    assert runs.read_json(tmp_path / "trial" / "result.json")["status"] == "finished" and enough.is_set()
+
+
+def test_what_is_over_is_not_marked_as_failed(tmp_path):
+    plan = plan_of(tmp_path, make_config(), sweep.axis("seed", range(3)))
+    for trial, status in zip(plan.trials, ("finished", "diverged", "stopped")):
+        (tmp_path / trial.name).mkdir()
+        runs.write_json(tmp_path / trial.name / "result.json", {"status": status})
+    assert [schedule._failed(plan, trial, "gone", 1) for trial in plan.trials] == [0, 0, 1]
+    results = [runs.read_json(tmp_path / trial.name / "result.json") for trial in plan.trials]
+    assert [result["status"] for result in results] == ["finished", "diverged", "failed"]
+    assert results[2]["reason"] == "gone" and runs.read_config(tmp_path / plan.trials[2].name).seed == 2
 
 
 def driver(folder, *flags):
