@@ -78,10 +78,8 @@ def main(arguments, overrides):
     print("\n".join(watch.results(plan)))
     print(f"sweep folder {folder}", flush=True)
     if code:
-        failed = sum(watch.look(trial, folder / trial.name).status == "failed" for trial in plan.trials)
-        print(
-            f"error: {failed} of {len(plan.trials)} trials failed; the same command tries them again", file=sys.stderr
-        )
+        left = sum(not schedule.is_over(folder / trial.name) for trial in plan.trials)
+        print(f"error: {left} of {len(plan.trials)} trials failed; the same command tries them again", file=sys.stderr)
     return code
 
 

@@ -107,7 +107,7 @@ def test_trials_have_names_of_their_own_and_the_same_config_is_one_trial():
 
 WRONG = [  # flags, part of the line
     ([], "--sweep or --axis: needed"),
-    (["--sweep=modle"], "--sweep: 'modle' is unknown; known are model; did you mean model?"),
+    (["--sweep=modle"], "--sweep: 'modle' is unknown; known are batch, model, random, rate; did you mean model?"),
     (["--axis=seed"], "--axis=seed: not of the form"),
     (["--axis=seed="], "--axis=seed=: not of the form"),
     (["--axis=seed=3:3"], "--axis=seed=3:3: has no value"),
@@ -287,7 +287,7 @@ def test_a_population_whose_process_is_killed_is_taken_up_and_its_form_kept(tmp_
     monkeypatch.setattr(schedule.workers, "write_to", lambda path: None)
     given = [(place, configs.to_json(trial.config)) for place, trial in zip(places, plan.trials)]
     for members in (given[:3], given[:2], given[:2]):
-        assert schedule.train_trials(members, "", "", None, plan.folder / "together") == [0] * len(members)
+        assert schedule.train_trials(members, "", "", None, plan.folder / "together") == [(0, "")] * len(members)
     assert asked[1:] == [None, "map"] and asked[0] in ("vmap", "map")
 
 
@@ -306,8 +306,48 @@ def test_a_trial_that_a_dying_process_still_saves_is_waited_for(tmp_path, monkey
     held.wait(30)
     monkeypatch.setattr(schedule.time, "sleep", lambda seconds: enough.set() or holder.join() if seconds else None)
     given = [(tmp_path / "trial", configs.to_json(config))]
-    assert schedule.train_trials(given, "", "", None, tmp_path) == [0]
+    assert schedule.train_trials(given, "", "", None, tmp_path) == [(0, "")]
     assert runs.read_json(tmp_path / "trial" / "result.json")["status"] == "finished" and enough.is_set()
+
+
+def test_a_sweeps_folder_is_looked_at_again_under_its_lock(tmp_path, monkeypatch):
+    plan, other = (plan_of(tmp_path, make_config(), sweep.axis("seed", range(n, 3))) for n in (0, 1))
+    lock = runs.lock
+
+    @contextlib.contextmanager
+    def late(folder):
+        with lock(folder):
+            schedule._begin(plan)  # another process has
+            yield folder
+
+    monkeypatch.setattr(schedule.runs, "lock", late)
+    with pytest.raises(UserError, match="holds another sweep: 1 of its trials"):
+        schedule.run(other, [], None, None)
+
+
+def test_a_trial_that_another_stops_is_tried_again_and_one_that_fails_early_is_recorded(tmp_path):
+    plan = plan_of(tmp_path, make_config(), sweep.axis("seed", range(4)))
+    (tmp_path / plan.trials[0].name).mkdir()
+    runs.write_json(tmp_path / plan.trials[0].name / "result.json", {"status": "finished"})
+    answers = [(0, ""), (schedule.STOPPED, "stopped"), (3, "no such shard"), (schedule.STOPPED, "stopped")]
+
+    class Done:
+        answer = lambda self: answers
+
+    slot, waiting = schedule.Slot(None, Done(), schedule.Job(tuple(plan.trials))), []
+    assert schedule._take(plan, slot, waiting) == [3] and slot.job is None
+    assert waiting == [schedule.Job((plan.trials[1], plan.trials[3]), tries=1)]
+    result = runs.read_json(tmp_path / plan.trials[2].name / "result.json")
+    assert result["status"] == "failed" and result["reason"].startswith("no such shard; see ")
+    slot.job, answers[:] = waiting.pop(), [(schedule.STOPPED, "stopped"), (0, "")]
+    assert schedule._take(plan, slot, waiting) == [schedule.STOPPED] and not waiting
+
+
+def test_a_trial_that_diverged_has_not_failed():
+    assert schedule._ending(UserError(6, "step 3: loss is nan")) == schedule._ending({}) == (0, "")
+    assert schedule._ending(UserError(3, "no such shard")) == (3, "no such shard")
+    with pytest.raises(MemoryError):
+        schedule._ending(MemoryError())
 
 
 def test_what_is_over_is_not_marked_as_failed(tmp_path):
@@ -322,7 +362,7 @@ def test_what_is_over_is_not_marked_as_failed(tmp_path):
 
 
 def driver(folder, *flags):
-    command = [sys.executable, "-m", "experiments.sweep", TINY, "--config.train.epochs=48", "--axis=seed=0:3"]
+    command = [sys.executable, "-m", "experiments.sweep", TINY, "--config.train.epochs=32", "--axis=seed=0:3"]
     command += ["--config.checkpoint.every_steps=10", "--config.eval.every_epochs=4"]
     own = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     return subprocess.Popen(
@@ -358,15 +398,15 @@ def test_killed_workers_and_drivers_leave_each_trial_once_and_the_same_table(tmp
     wanted, _ = whole.communicate(timeout=120)
     assert whole.returncode == 0
     place = tmp_path / "sweep"
-    for kind in ("worker", "driver", "both", "interrupted"):
+    for kind in ("worker, then driver", "both", "interrupted"):
         process, before = driver(place, "--jobs=2"), checkpoints(place)
         until(lambda: checkpoints(place) > before, process)
         found = workers_of(process)
         assert found
-        if kind == "worker":
+        if kind == "worker, then driver":
             os.kill(found[0], signal.SIGKILL)
             until(lambda: checkpoints(place) > before + 2, process)
-        if kind in ("driver", "both", "worker"):
+        if kind != "interrupted":
             process.kill()
         if kind == "both":
             [os.kill(pid, signal.SIGKILL) for pid in workers_of(process) or found]

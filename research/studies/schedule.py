@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 import sys
 import time
-import traceback
 from typing import Any, NamedTuple
 
 from research import config as configs
@@ -18,7 +17,7 @@ from research.studies.sweep import Trial, trials_of
 LOGS, TOGETHER = "logs", "together"  # folders of what trials print, and of what is known of populations
 SAVING = 60.0  # seconds to wait for a process of a driver that was killed, which still saves a trial's state
 PATIENCE = 10.0  # seconds that a trial which takes too long has to save its state
-HUNG = 8
+HUNG, STOPPED = 8, 143  # exit codes
 
 
 class Plan(NamedTuple):
@@ -121,7 +120,7 @@ def jobs_of(plan, most, processes):
     Args:
         most: members of a population; None for as many as give all processes something to do.
     """
-    left = [trial for trial in plan.trials if not is_over(plan.folder / trial.name)]
+    left = [trial for trial in plan.trials if not is_over(_place(plan, trial))]
     if most is None:
         most = min(population.MOST, -(-len(left) // processes)) or 1
     return [Job(trials) for trials in population.grouped(left, most)]
@@ -159,7 +158,7 @@ def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None):
                     codes += _take(plan, slot, waiting)
                 for slot in slots:
                     if trial_seconds and slot.job and slot.seconds() > trial_seconds * len(slot.job.trials):
-                        codes.append(_too_slow(plan, slot, trial_seconds))
+                        codes += _too_slow(plan, slot, trial_seconds)
         finally:
             busy = [slot.worker for slot in slots if slot.job]
             for worker in busy:
@@ -208,7 +207,7 @@ def is_over(folder):
 def _give(plan, slot, job, hire):
     slot.worker = hire(slot.share)
     slot.job, slot.began = job, time.monotonic()
-    members = [(plan.folder / trial.name, configs.to_json(trial.config)) for trial in job.trials]
+    members = [(_place(plan, trial), configs.to_json(trial.config)) for trial in job.trials]
     slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job), plan.folder / TOGETHER)
 
 
@@ -218,33 +217,40 @@ def _ready(slots, seconds):
 
 
 def _take(plan, slot, waiting):
-    """What became of a job: the exit codes of its trials. One whose process vanished is tried once more."""
+    """The exit codes of a job's trials. Those whose process vanished, or was told to stop by another, are tried again
+    once."""
     job, slot.job = slot.job, None
     try:
-        return slot.worker.answer()
+        found = slot.worker.answer()
     except EOFError as gone:
         slot.worker.end()
-        if not job.tries:
-            waiting.append(job._replace(tries=1))
-            return []
-        return [_failed(plan, trial, f"{gone}; see {_log(plan, job)}", 1) for trial in job.trials]
+        found = [(STOPPED, str(gone))] * len(job.trials)
     except RuntimeError as defect:
         slot.worker.end()  # its memory may be full
-        return [_failed(plan, trial, f"{defect}; see {_log(plan, job)}", 1) for trial in job.trials]
+        found = [(1, str(defect))] * len(job.trials)
+    again = [
+        trial for trial, (code, _) in zip(job.trials, found) if code == STOPPED and not is_over(_place(plan, trial))
+    ]
+    if again and not job.tries:
+        waiting.append(Job(tuple(again), tries=1))
+        found = [(0, "") if code == STOPPED else (code, reason) for code, reason in found]
+    own = zip(job.trials, found)
+    return [_failed(plan, trial, f"{reason}; see {_log(plan, job)}", code) for trial, (code, reason) in own if code]
 
 
 def _too_slow(plan, slot, trial_seconds):
+    """The exit codes of trials that took too long, and whose worker is ended."""
     job, slot.job = slot.job, None
     slot.worker.dump_stacks()
     slot.worker.stop()
     slot.worker.end(PATIENCE)
     reason = f"took longer than --trial_seconds={trial_seconds:g}; where it stood is in {_log(plan, job)}"
-    return [_failed(plan, trial, reason, HUNG) for trial in job.trials][0]
+    return [_failed(plan, trial, reason, HUNG) for trial in job.trials]
 
 
 def _failed(plan, trial, reason, code):
-    """Records in the trial's folder that it failed, unless it is over; returns the code."""
-    folder = plan.folder / trial.name
+    """Records in the trial's folder that it failed, unless it is over; returns its exit code."""
+    folder = _place(plan, trial)
     if is_over(folder):
         return 0
     with runs.lock(folder):
@@ -254,31 +260,34 @@ def _failed(plan, trial, reason, code):
     return code
 
 
+def _place(plan, trial):
+    return plan.folder / trial.name
+
+
 def _log(plan, job):
     return plan.folder / LOGS / f"{job.trials[0].name}.txt"
 
 
 def train_trials(members, file, size, log, together):
-    """Trains trials [(folder, config as JSON)] in this process, which prints into the file `log`; their exit codes.
+    """Trains trials [(folder, config as JSON)] in this process, which prints into the file `log`.
 
-    What goes wrong stands in result.json of each.
+    Returns:
+        [(exit code, reason)], (0, "") of those that finished or diverged.
 
     Raises:
         Exception: what is not foreseen, once all that can be done is done.
     """
     workers.write_to(log)
     members = [(configs.from_json(data), folder) for folder, data in members]
-    codes, unforeseen, left, until = {}, [], members, time.monotonic() + SAVING
-    while left:
+    found, until = dict.fromkeys((folder for _, folder in members), (7, "")), time.monotonic() + SAVING
+    while left := [member for member in members if found[member[1]][0] == 7]:
         results = _trained(left, file, size, together)
-        codes |= {folder: _code(result) for (_, folder), result in zip(left, results)}
-        unforeseen += [x for x in results if isinstance(x, Exception) and not isinstance(x, UserError)]
-        held = [member for member in left if codes[member[1]] == 7]  # by a process of a driver that was killed
-        left = held if time.monotonic() < until else []
-        time.sleep(0.5 if left else 0.0)
-    if unforeseen:
-        raise unforeseen[0]
-    return [codes[folder] for _, folder in members]
+        found |= {folder: _ending(result) for (_, folder), result in zip(left, results)}
+        if time.monotonic() > until:
+            break
+        if 7 in [code for code, _ in found.values()]:  # a process of a driver that was killed is still saving
+            time.sleep(0.5)
+    return list(found.values())
 
 
 def _trained(members, file, size, together):
@@ -300,12 +309,11 @@ def _alone(config, folder, file, size):
         return error
 
 
-def _code(result):
-    """The exit code that a trial counts with; that of divergence is none."""
+def _ending(result):
+    """(exit code, reason) of what a run returned or raised; divergence is no failure."""
     if not isinstance(result, Exception):
-        return 0
+        return 0, ""
     if not isinstance(result, UserError):
-        traceback.print_exception(result)
-        return 1
+        raise result
     print(f"error: {result}", file=sys.stderr)
-    return 0 if result.code == 6 else result.code
+    return (0, "") if result.code == 6 else (result.code, str(result))
