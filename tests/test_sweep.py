@@ -366,7 +366,12 @@ def driver(folder, *flags):
     command += ["--config.checkpoint.every_steps=10", "--config.eval.every_epochs=4"]
     own = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     return subprocess.Popen(
-        [*command, f"--workdir={folder}", *flags], env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, f"--workdir={folder}", *flags],
+        env=own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group, as a terminal has it
     )
 
 
@@ -388,8 +393,10 @@ def until(what, process, seconds=90):
         time.sleep(0.02)
 
 
-def checkpoints(folder):
-    return len(list(folder.glob("*/checkpoints/[0-9]*")))
+def saved(folder):
+    """The steps of all trials that are in checkpoints."""
+    steps = [[int(path.name) for path in place.glob("[0-9]*[0-9]")] for place in folder.glob("*/checkpoints")]
+    return sum(max(found, default=0) for found in steps)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds the workers in /proc")
@@ -399,19 +406,21 @@ def test_killed_workers_and_drivers_leave_each_trial_once_and_the_same_table(tmp
     assert whole.returncode == 0
     place = tmp_path / "sweep"
     for kind in ("worker, then driver", "both", "interrupted"):
-        process, before = driver(place, "--jobs=2"), checkpoints(place)
-        until(lambda: checkpoints(place) > before, process)
+        process, before = driver(place, "--jobs=2"), saved(place)
+        until(lambda: saved(place) > before, process)
         found = workers_of(process)
         assert found
         if kind == "worker, then driver":
             os.kill(found[0], signal.SIGKILL)
-            until(lambda: checkpoints(place) > before + 2, process)
+            until(lambda: saved(place) > before + 40, process)
         if kind != "interrupted":
             process.kill()
         if kind == "both":
-            [os.kill(pid, signal.SIGKILL) for pid in workers_of(process) or found]
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if kind == "interrupted":
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
             _, said = process.communicate(timeout=60)
             assert process.returncode == 130
             assert said.splitlines()[-1].startswith(f"error: {place}: stopped by SIGINT; the state was saved")
@@ -428,6 +437,10 @@ def test_killed_workers_and_drivers_leave_each_trial_once_and_the_same_table(tmp
     for name in names:
         rows = (place / name / "metrics.jsonl").read_bytes()
         assert rows == (tmp_path / "whole" / name / "metrics.jsonl").read_bytes()
+    for name in names[:2]:
+        starts = runs.read_json(place / name / "manifest.json")
+        own = {f"{len(share.cores)} core" for share in workers.shares(2)}  # of each of two processes
+        assert len(starts) > 1 and any(starts[0]["machine"].startswith(words) for words in own)
     assert json.loads((place / "sweep.json").read_text())["asked"] == {"sweep": [], "axis": ["seed=0:3"]}
 
 
@@ -458,19 +471,29 @@ def test_a_live_table_shows_what_runs_and_the_best(tmp_path):
     class Terminal(io.StringIO):
         isatty = lambda self: True
 
-    config = make_config()
+    config = make_config(eval__metric="loss", eval__direction="min")
     plan = plan_of(tmp_path, config, sweep.axis("seed", range(30)))
     plan = plan._replace(trials=[trial._replace(steps=12) for trial in plan.trials])
-    first, second = (plan.folder / trial.name for trial in plan.trials[:2])
+    first, second, third = (plan.folder / trial.name for trial in plan.trials[:3])
     screen = Terminal()
+    finish = lambda folder, loss: runs.write_json(
+        folder / "result.json", {"status": "finished", "metrics": {"validation": {"loss": loss}}}
+    )
     with watch.View(plan, screen) as view:
         view.show([plan.trials[0].name])
-        for folder, accuracy in ((first, 0.5), (second, 0.75)):
+        for folder, loss in ((first, 0.5), (second, 0.75), (third, 9.0)):
             folder.mkdir()
             runs.write_config(folder, config, "", "")
-            (folder / "metrics.jsonl").write_text(json.dumps({"step": 6, "split": "validation", "accuracy": accuracy}))
-        runs.write_json(first / "result.json", {"status": "finished", "metrics": {"validation": {"accuracy": 0.5}}})
+            (folder / "metrics.jsonl").write_text(json.dumps({"step": 6, "split": "validation", "loss": loss}))
+        finish(first, 0.5)
         view.show([plan.trials[1].name])
         text = screen.getvalue().rpartition("of 30 trials")[2]
         assert "best 0.5000" in text and "left" in text and "28 more" in text
         assert "50%" in text and "0.7500" in text and "running" in text and "finished" in text
+        finish(second, 0.75)
+        runs.write_json(third / "result.json", {"status": "failed", "reason": "no such shard"})
+        view.show([plan.trials[2].name])
+        view.show([])
+        text = screen.getvalue()
+        assert f"best 0.5000: {first.name}" in text.rpartition("of 30 trials")[2]  # less is better
+        assert f"{third.name}: failed: no such shard" in text  # it stays on the screen
