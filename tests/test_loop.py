@@ -435,6 +435,6 @@ def test_result_and_manifest_tell_what_a_later_tool_reads(tmp_path):
     params = runs.load(tmp_path).variables["params"]
     assert result["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
     (start,) = runs.read_json(tmp_path / "manifest.json")
-    assert set(start) == {"command", "commit", "uncommitted", "versions", "machine", "devices", "data"}
+    assert set(start) == {"command", "commit", "uncommitted", "versions", "machine", "together", "devices", "data"}
     assert len(start["data"]["fingerprint"]["train"]) == 64
     assert list((tmp_path / "tensorboard").glob("events*"))

@@ -185,12 +185,25 @@ def test_a_population_over_two_devices_is_the_same(tmp_path):
     assert_same_runs(one, two)
 
 
-def test_the_faster_form_is_taken_and_told(tmp_path, monkeypatch):
-    given = members(tmp_path, [{"seed": 0}, {"seed": 1}], **MLP, **SHORT)
-    told = []
-    monkeypatch.setattr(population, "timed", lambda step, *rest: float("vmap" in step.__wrapped__.__name__))
-    results = population.train(given, devices=ONE, note=lambda *found: told.append(found))
-    assert told == [("map", {"vmap": 1.0, "map": 0.0})] and results[0]["status"] == "finished"
+@pytest.mark.parametrize("faster", population.FORMS)
+def test_the_faster_form_is_taken_and_known_the_next_time(faster, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    points, seconds = [{"seed": 0}, {"seed": 1}], []
+
+    def timed(step, state, own):
+        seconds.append(1.0 if len(seconds) == population.FORMS.index(faster) else 2.0)
+        return seconds[-1]
+
+    monkeypatch.setattr(population, "timed", timed)
+    for again in range(2):
+        _, results = together(tmp_path / str(again), points, None, **MLP, **SHORT)
+        assert [result["status"] for result in results] == ["finished", "finished"]
+        assert f"2 runs by {faster}\n" in capsys.readouterr().err
+    assert len(seconds) == 2  # of the first time
+    (kept,) = (tmp_path / "cache" / "research" / "forms").iterdir()
+    assert runs.read_json(kept)["form"] == faster
+    together(tmp_path / "three", [*points, {"seed": 2}], None, **MLP, **SHORT)
+    assert len(seconds) == 4  # three members are another program
 
 
 def test_timing_a_step_leaves_the_state_alone():

@@ -262,7 +262,7 @@ def test_a_trial_that_crashes_hangs_diverges_or_runs_out_of_memory_stops_no_othe
         assert rows == (plan.folder / plan.trials[4].name / "metrics.jsonl").read_bytes()
 
 
-def test_a_population_whose_process_is_killed_is_taken_up_and_its_form_kept(tmp_path, monkeypatch):
+def test_a_population_whose_process_is_killed_is_taken_up(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "faulty", faulty.Faulty)
     monkeypatch.setenv("FAULTS", str(tmp_path))
     config = make_config(model__name="faulty", train__steps=4, eval__every_steps=2)
@@ -274,21 +274,6 @@ def test_a_population_whose_process_is_killed_is_taken_up_and_its_form_kept(tmp_
         rows, others = ([(row["step"], row["loss"]) for row in runs.read_rows(place)] for place in (a, b))
         assert len(rows) == len(others) == 5 and np.allclose(rows, others, rtol=1e-5)  # the forms may be two
         assert len(runs.read_json(b / "manifest.json")) == 2 and runs.read_json(a / "manifest.json")[0]["together"] == 3
-    kept = sorted((plan.folder / "together").iterdir())
-    assert [runs.read_json(path)["form"] in ("vmap", "map") for path in kept] == [True, True]
-    asked = []
-
-    def train(members, form, note, **own):
-        asked.append(form)
-        note("map", {})
-        return [{}] * len(members)
-
-    monkeypatch.setattr(schedule.population, "train", train)
-    monkeypatch.setattr(schedule.workers, "write_to", lambda path: None)
-    given = [(place, configs.to_json(trial.config)) for place, trial in zip(places, plan.trials)]
-    for members in (given[:3], given[:2], given[:2]):
-        assert schedule.train_trials(members, "", "", None, plan.folder / "together") == [(0, "")] * len(members)
-    assert asked[1:] == [None, "map"] and asked[0] in ("vmap", "map")
 
 
 def test_a_trial_that_a_dying_process_still_saves_is_waited_for(tmp_path, monkeypatch):
@@ -306,7 +291,7 @@ def test_a_trial_that_a_dying_process_still_saves_is_waited_for(tmp_path, monkey
     held.wait(30)
     monkeypatch.setattr(schedule.time, "sleep", lambda seconds: enough.set() or holder.join() if seconds else None)
     given = [(tmp_path / "trial", configs.to_json(config))]
-    assert schedule.train_trials(given, "", "", None, tmp_path) == [(0, "")]
+    assert schedule.train_trials(given, "", "", None) == [(0, "")]
     assert runs.read_json(tmp_path / "trial" / "result.json")["status"] == "finished" and enough.is_set()
 
 

@@ -7,8 +7,11 @@ Both are timed, and the faster one is taken.
 """
 
 import functools
+import hashlib
 import json
 import math
+import os
+import sys
 import time
 import traceback
 from functools import partial
@@ -22,6 +25,7 @@ from jax.sharding import PartitionSpec
 from research import config as configs
 from research import loop, runs, sharding, signals
 from research.data.batches import read
+from research.data.cache import cache_home
 from research.evaluation import accumulate
 from research.optimizers import make_optimizer
 from research.program import Evaluate, Place, Read, Step
@@ -62,14 +66,13 @@ def grouped(trials, most):
     return found
 
 
-def train(members, *, file="", size="", devices=None, form=None, note=lambda form, seconds: None):
+def train(members, *, file="", size="", devices=None, form=None):
     """Trains runs together, or goes on with them; what each becomes stands in its folder.
 
     Args:
         members: [(config, workdir)] of one likeness.
         file, size: as of loop.train.
-        form: vmap or map; the faster one, if not given.
-        note: called with the form that was chosen, and {form: seconds of a dispatch}.
+        form: vmap or map; the faster one, if not given, as it was timed here or before on a machine like this.
 
     Returns:
         [result, or the exception that ended it] of the members; None where the program cannot be made for several.
@@ -79,7 +82,7 @@ def train(members, *, file="", size="", devices=None, form=None, note=lambda for
     config, dataset, mesh = resolve(members[0][0], devices, tokenizer)
     setup = loop.prepare_run(config, dataset, mesh, members[0][1])
     own = [configs.resolve(config, dataset, mesh.devices.size) for config, _ in members]
-    program = Population(setup, own, form, note)
+    program = Population(setup, own, form)
     if not program.can_be_traced():
         return None
     with signals.caught() as stop:
@@ -147,9 +150,11 @@ class Population:
     form `map`, skipped: nobody is recompiled when a member has ended.
     """
 
-    def __init__(self, setup, members, form, note):
-        """setup: of one of them; members: their configs, resolved; form, note: as of `train`."""
-        self.setup, self.n, self.form, self.note, self.stop = setup, len(members), form, note, ()
+    def __init__(self, setup, members, form):
+        """setup: of one of them; members: their configs, resolved; form: as of `train`."""
+        self.setup, self.n, self.stop = setup, len(members), ()
+        self.kept = cache_home() / "forms" / f"{_digest(setup, members)}.json"
+        self.form = form or (runs.read_json(self.kept) or {}).get("form")
         leaves = [configs.leaves(config) for config in members]
         varied = [path for path, value in leaves[0].items() if _is_number(path, value)]
         numbers = {path: [own[path] for own in leaves] for path in varied}
@@ -158,8 +163,8 @@ class Population:
         self.whole = sharding.replicated(setup.mesh)
         self.numbers, self.keys, self.constants = sharding.place((numbers, keys, dict(setup.constants)), self.whole)
         self.stacked_steps = setup.config.train.steps_per_call > 1
-        self.cut = sharding.split(setup.mesh, 2 if self.stacked_steps else 1)
-        self.state, self.placed, self.step, self.eval_step = None, {}, None, None
+        cut = sharding.split(setup.mesh, 2 if self.stacked_steps else 1)
+        self.cut, self.state, self.placed, self.step, self.eval_step = cut, None, {}, None, None
         self.stack = jax.jit(lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees), out_shardings=self.whole)
         self.take = jax.jit(
             lambda tree, i: jax.tree.map(partial(lax.dynamic_index_in_dim, index=i, keepdims=False), tree)
@@ -180,19 +185,25 @@ class Population:
 
     def can_be_traced(self):
         """Whether model, task and optimizer take arrays for the numbers that vary; tells why where they do not."""
-        batch = {**read(self.setup.splits["train"], np.zeros(self.setup.config.data.batch_size, int))}
-        batch["mask"] = np.ones(self.setup.config.data.batch_size, np.float32)
-        batch = jax.tree.map(lambda x: np.stack([x] * self.n), batch)
-        if self.stacked_steps:
-            batch = jax.tree.map(lambda x: x[:, None], batch)
-        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.n, *x.shape), x.dtype), self.setup.abstract)
         try:
-            step = make_step(self.setup, "vmap")
-            jax.eval_shape(step, state, self.constants, batch, self.keys, self.numbers, *self._rest({}, 1))
+            self.traced = {form: self._trace(form) for form in [self.form or FORMS[0]]}
         except Exception:
             traceback.print_exc()
             return False
         return True
+
+    def _trace(self, form):
+        """The traced step, to be compiled: it is not traced again when it is called."""
+        config, times = self.setup.config, self.setup.times
+        k = min(config.train.steps_per_call, times["eval"], times["train"])
+        lead = (self.n, k, config.data.batch_size) if self.stacked_steps else (self.n, config.data.batch_size)
+        batch = {**read(self.setup.splits["train"], [0]), "mask": np.ones(1, np.float32)}
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape[1:]), x.dtype), batch)
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.n, *x.shape), x.dtype), self.setup.abstract)
+        own = (self.constants, batch, self.keys, self.numbers, *self._rest({}, 1))
+        given = (self.whole, self.whole, self.cut, *[self.whole] * (len(own) - 2))
+        compiled = partial(jax.jit, in_shardings=given, out_shardings=self.whole, donate_argnums=0)
+        return compiled(make_step(self.setup, form)).trace(state, *own)
 
     def _of_all(self, trees):
         """A list with each member's; those that have none get another one's."""
@@ -210,21 +221,23 @@ class Population:
         rest = sharding.place(self._rest(asked, next(iter(asked.values())).count), self.whole)
         own = (self.constants, batch, self.keys, self.numbers, *rest)
         if self.step is None:
-            self.step = self._choose(own)
+            self.step = self._choose(own) if self.form is None else self._compiled(self.form)
+            print(f"{self.n} runs by {self.form}", file=sys.stderr, flush=True)
         self.state, measured = self.step(self.state, *own)
         fetched = functools.cache(lambda: jax.device_get(measured))
         return {i: partial(lambda i: jax.tree.map(lambda x: x[i], fetched()), i) for i in asked}
 
+    def _compiled(self, form):
+        return (self.traced.get(form) or self._trace(form)).lower().compile()
+
     def _choose(self, own):
-        """The compiled step of the form that is given, or was the faster one of a few dispatches of each."""
-        given = (self.whole, self.whole, self.cut, *[self.whole] * (len(own) - 2))
-        compiler = partial(jax.jit, in_shardings=given, out_shardings=self.whole, donate_argnums=0)
-        compiled = {form: compiler(make_step(self.setup, form)) for form in FORMS}
-        if self.form is None:
-            seconds = {form: timed(compiled[form], self.state, own) for form in FORMS}
-            self.form = min(FORMS, key=seconds.get)
-            self.note(self.form, seconds)
-        return compiled[self.form]
+        """The step in the form of which a few dispatches were faster; which it was is kept for the next time."""
+        steps = {form: self._compiled(form) for form in FORMS}
+        seconds = {form: timed(step, self.state, own) for form, step in steps.items()}
+        self.form = min(FORMS, key=seconds.get)
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(self.kept, {"form": self.form, "seconds": seconds})
+        return steps[self.form]
 
     def _evaluate(self, asked):
         role = next(iter(asked.values())).role
@@ -238,6 +251,14 @@ class Population:
         split = lambda tree: [jax.tree.map(lambda x: x[i], tree) for i in range(self.n)]
         found = accumulate(self.setup, role, each, split=split, stop=self.stop)
         return {i: found and found[i] for i in asked}
+
+
+def _digest(setup, members):
+    """Of all that decides which form is faster."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kinds = [device.device_kind for device in setup.mesh.devices.flat]
+    text = json.dumps([likeness(members[0]), len(members), kinds, cores, jax.__version__])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def timed(step, state, own, dispatches=4):

@@ -14,7 +14,7 @@ from research.setup import resolve
 from research.studies import population, workers
 from research.studies.sweep import Trial, trials_of
 
-LOGS, TOGETHER = "logs", "together"  # folders of what trials print, and of what is known of populations
+LOGS = "logs"  # folder of what trials print
 SAVING = 60.0  # seconds to wait for a process of a driver that was killed, which still saves a trial's state
 PATIENCE = 10.0  # seconds that a trial which takes too long has to save its state
 HUNG, STOPPED = 8, 143  # exit codes
@@ -195,8 +195,7 @@ def _begin(plan):
         "trials": [{"folder": trial.name, "overrides": trial.overrides} for trial in plan.trials],
     }
     runs.write_json(plan.folder / "sweep.json", saved)
-    for name in (LOGS, TOGETHER):
-        (plan.folder / name).mkdir(exist_ok=True)
+    (plan.folder / LOGS).mkdir(exist_ok=True)
 
 
 def is_over(folder):
@@ -208,7 +207,7 @@ def _give(plan, slot, job, hire):
     slot.worker = hire(slot.share)
     slot.job, slot.began = job, time.monotonic()
     members = [(_place(plan, trial), configs.to_json(trial.config)) for trial in job.trials]
-    slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job), plan.folder / TOGETHER)
+    slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job))
 
 
 def _ready(slots, seconds):
@@ -268,7 +267,7 @@ def _log(plan, job):
     return plan.folder / LOGS / f"{job.trials[0].name}.txt"
 
 
-def train_trials(members, file, size, log, together):
+def train_trials(members, file, size, log):
     """Trains trials [(folder, config as JSON)] in this process, which prints into the file `log`.
 
     Returns:
@@ -281,7 +280,7 @@ def train_trials(members, file, size, log, together):
     members = [(configs.from_json(data), folder) for folder, data in members]
     found, until = dict.fromkeys((folder for _, folder in members), (7, "")), time.monotonic() + SAVING
     while left := [member for member in members if found[member[1]][0] == 7]:
-        results = _trained(left, file, size, together)
+        results = _trained(left, file, size)
         found |= {folder: _ending(result) for (_, folder), result in zip(left, results)}
         if time.monotonic() > until:
             break
@@ -290,15 +289,9 @@ def train_trials(members, file, size, log, together):
     return list(found.values())
 
 
-def _trained(members, file, size, together):
-    """[result or exception] of each."""
-    results = None
-    if len(members) > 1:
-        names, record = [folder.name for _, folder in members], together / f"{members[0][1].name}.json"
-        kept = runs.read_json(record) or {}
-        note = lambda form, seconds: runs.write_json(record, {"members": names, "form": form, "seconds": seconds})
-        form = kept.get("form") if kept.get("members") == names else None
-        results = population.train(members, file=file, size=size, form=form, note=note)
+def _trained(members, file, size):
+    """[result or exception] of each; those that no program can be made for together are trained one by one."""
+    results = population.train(members, file=file, size=size) if len(members) > 1 else None
     return [_alone(*member, file, size) for member in members] if results is None else results
 
 
