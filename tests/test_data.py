@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from research.data import DATASETS, open_dataset
+from research.data import DATASETS, open_dataset, order
 from research.data.batches import eval_batches, open_split, read, train_batches
 from research.data.dataset import Dataset
 from research.data.order import share, step_examples
@@ -287,3 +287,13 @@ def test_official_order_and_pixels_of_mnist(real_data):
     split = open_split(DATASETS["mnist"](), "train", "train", STREAM, 0)
     assert read(split, range(3))["label"][0] == 4
     assert len(split) == 60000
+
+
+def test_the_orders_of_a_populations_members_are_drawn_once(monkeypatch):
+    drawn = []
+    generator = order.generator
+    monkeypatch.setattr(order, "generator", lambda *given: drawn.append(given) or generator(*given))
+    for step in range(6):  # two epochs
+        for seed in range(1000, 1016):
+            order.step_examples(seed, step, 4, 12)
+    assert len(drawn) == len(set(drawn)) == 16 * 2

@@ -15,10 +15,15 @@ class Lengths:
     bucket: np.ndarray  # int[n]
 
 
-@lru_cache(maxsize=2)  # a batch touches two epochs at most, but where it is larger than an epoch
 def permutation(seed, epoch, n):
     """The order of one epoch: int64[n], each example once."""
-    return generator(seed, "order", epoch).permutation(n)
+    return _permutations(seed, n)(epoch)
+
+
+@lru_cache(maxsize=16)  # seeds: members of a population take turns
+def _permutations(seed, n):
+    # A batch touches two epochs at most, but where it is larger than an epoch.
+    return lru_cache(maxsize=2)(lambda epoch: generator(seed, "order", epoch).permutation(n))
 
 
 @lru_cache(maxsize=2)

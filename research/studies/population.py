@@ -225,7 +225,8 @@ class Population:
             print(f"{self.n} runs by {self.form}", file=sys.stderr, flush=True)
         self.state, measured = self.step(self.state, *own)
         fetched = functools.cache(lambda: jax.device_get(measured))
-        return {i: partial(lambda i: jax.tree.map(lambda x: x[i], fetched()), i) for i in asked}
+        of_one = lambda i: {name: (total[i], count[i]) for name, (total, count) in fetched().items()}
+        return {i: partial(of_one, i) for i in asked}
 
     def _compiled(self, form):
         return (self.traced.get(form) or self._trace(form)).lower().compile()
