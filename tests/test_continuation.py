@@ -276,6 +276,7 @@ def test_the_text_is_printed_behind_its_prompt_and_is_the_same_twice(folder, cap
     assert capsys.readouterr().out != shown[0]
 
 
+@pytest.mark.slow  # the same of the functions is test_a_prompt_alone_has_the_text_that_it_has_beside_others
 def test_several_prompts_have_each_the_text_that_it_has_alone(folder, capsys, tmp_path):
     file, output = tmp_path / "prompts.txt", tmp_path / "texts.jsonl"
     file.write_text("import os\nclass A:\nx\n")

@@ -157,7 +157,7 @@ def test_packed_documents_begin_anew_and_each_token_is_scored_once(packed):
     assert number == len(documents)
 
 
-@pytest.mark.parametrize("kind", ["learned", "rotary"])
+@pytest.mark.parametrize("kind", [pytest.param("learned", marks=pytest.mark.slow), "rotary"])
 def test_packed_documents_are_scored_as_each_is_alone(packed, kind):
     dataset, rows, _ = packed
     model = Decoder(layers=2, heads=2, width=8, context=24, positions=kind, vocabulary=dataset.tokenizer.size)

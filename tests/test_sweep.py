@@ -206,15 +206,16 @@ def test_the_machine_is_shared_out_among_workers(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     one, two, many = workers.shares(1), workers.shares(2), workers.shares(7)
-    assert one == [workers.Share((0, 1, 2, 3, 4), ("3", "GPU-7"), 0.9)]
+    assert one == [workers.Share((0, 1, 2, 3, 4), ("3", "GPU-7"))]
     assert [share.cores for share in two] == [(0, 1), (2, 3, 4)] and [share.gpus for share in two] == [
         ("3",),
         ("GPU-7",),
     ]
     assert all(len(share.cores) == 1 and len(share.gpus) == 1 for share in many)
-    assert {share.gpus[0] for share in many} == {"3", "GPU-7"} and many[0].memory_fraction == 0.9 / 4
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert workers.shares(1)[0].gpus == ()
+    assert {share.gpus[0] for share in many} == {"3", "GPU-7"} and many[0].memory == 0.9 / 4
+    for platforms, gpus in (("cpu", ()), ("cuda,cpu", ("3", "GPU-7")), ("tpu", ())):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        assert workers.shares(1)[0].gpus == gpus
 
 
 def run_plan(plan, most=1, **own):

@@ -23,7 +23,7 @@ class Share(NamedTuple):
 
     cores: tuple[int, ...]  # () where the system does not tell
     gpus: tuple[str, ...]  # as CUDA_VISIBLE_DEVICES names them; () where there are none
-    memory_fraction: float  # of these GPUs
+    memory: float | None = None  # share of these GPUs' memory, where others use them too
 
 
 def shares(count):
@@ -34,13 +34,13 @@ def shares(count):
     def part(items, i):
         return tuple(items[i * len(items) // count : (i + 1) * len(items) // count] or items[i % len(items) :][:1])
 
-    fraction = 0.9 / max(1, -(-count // len(gpus)) if gpus else 1)
-    return [Share(*(part(items, i) if items else () for items in (cores, gpus)), fraction) for i in range(count)]
+    memory = 0.9 / -(-count // len(gpus)) if gpus and count > len(gpus) else None
+    return [Share(*(part(items, i) if items else () for items in (cores, gpus)), memory) for i in range(count)]
 
 
 def _gpus():
     """The GPUs that this process may use, without starting any."""
-    if os.environ.get("JAX_PLATFORMS", "cuda") not in ("cuda", "gpu"):
+    if not {"cuda", "gpu"} & set(os.environ.get("JAX_PLATFORMS", "cuda").split(",")):
         return []
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in named.split(",") if name]
@@ -162,7 +162,8 @@ def _serve(connection, share, settings):
         os.sched_setaffinity(0, share.cores)
     if share.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share.gpus)
-        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share.memory_fraction:.2f}")
+    if share.memory:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share.memory:.2f}")
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     settings()
