@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 
 from benchmarks.turns import ROOT
 from research import config as configs
-from research import runs
+from research import manifest
 from research.data.newsgroups import REMOVALS, messages
 
 PARTS = {"all": (), "no headers, footers, quotes": tuple(REMOVALS)}
@@ -27,7 +27,7 @@ PARTS = {"all": (), "no headers, footers, quotes": tuple(REMOVALS)}
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sides = {f"TF-IDF and LinearSVC, {part}": [trained(remove)] for part, remove in PARTS.items()}
-    found = {"machine": runs.machine(), "date": datetime.date.today().isoformat(), "sides": sides}
+    found = {"machine": manifest.machine(), "date": datetime.date.today().isoformat(), "sides": sides}
     (ROOT / "results" / "newsgroups.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 

@@ -17,7 +17,7 @@ import time
 from benchmarks.turns import ROOT
 from benchmarks.word_vectors import gensim_texts
 from experiments.nearest import of_run
-from research import runs
+from research import manifest, runs
 from research.inference import similarity
 from research.pretrained import word_vectors
 
@@ -46,7 +46,7 @@ def main():
         row = {**scores(vectors, arguments.sets), "seconds": time.monotonic() - began}
         sides.setdefault("gensim, skipgram", []).append(row)
     found = {
-        "machine": runs.machine(),
+        "machine": manifest.machine(),
         "date": datetime.date.today().isoformat(),
         "sides": sides,
         "neighbours": {word: [near for near, _ in similarity.neighbours(first, [word], top=5)] for word in WORDS},

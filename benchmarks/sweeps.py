@@ -20,7 +20,7 @@ import tempfile
 import time
 
 from benchmarks.turns import ROOT
-from research import runs
+from research import manifest, runs
 from research.studies import schedule
 
 TRIALS = 16
@@ -50,7 +50,7 @@ def main():
                     found["beyond"].append(beyond)
                     found |= {"form": form} if form else {}
         results = json.loads(path.read_text()) if path.is_file() else {}
-        results.setdefault(name, {})[runs.machine()] = row
+        results.setdefault(name, {})[manifest.machine()] = row
         path.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -42,7 +42,7 @@ def compare(doc, module, sides, workloads, kept, unit, needs):
     if arguments.serve:
         side, workload = arguments.serve.split(":")
         return _serve(sides[side](workload))
-    from research import runs  # not above: a peer's process has no JAX in it
+    from research import manifest  # not above: a peer's process has no JAX in it
 
     absent = {side: name for side, name in needs.items() if importlib.util.find_spec(name) is None}
     for side, name in absent.items():
@@ -59,7 +59,7 @@ def compare(doc, module, sides, workloads, kept, unit, needs):
             if not any(disturbed(row, side) for side in here):
                 break
         results = json.loads(path.read_text()) if path.is_file() else {}
-        results.setdefault(workload, {})[runs.machine()] = row
+        results.setdefault(workload, {})[manifest.machine()] = row
         path.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from research import config as configs
-from research import metrics, pictures, runs, sharding, signals
+from research import manifest, metrics, pictures, runs, sharding, signals
 from research.checkpoint import Checkpoints, warm_start
 from research.data.batches import make_next_batch, read
 from research.data.order import step_examples
@@ -73,7 +73,7 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
         UserError: as train.
     """
     at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
-    data = runs.describe_data(setup.dataset, sorted(at_hand))
+    data = manifest.describe_data(setup.dataset, sorted(at_hand))
     with runs.lock(workdir) as folder:
         # Looked at again under the lock: another process may have been here since.
         finished = runs.check(workdir, setup.config)

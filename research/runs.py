@@ -3,22 +3,17 @@
 import contextlib
 import dataclasses
 import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import re
 import socket
-import subprocess
-import sys
 import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research import config as configs
-from research import pretrained, sharding
+from research import manifest, pretrained
 from research.checkpoint import read_best
 from research.data import hub, tokenize
 from research.data.dataset import Dataset
@@ -265,61 +260,13 @@ def begin(folder, config, file, size, data, tokenizer=None, together=1):
     if tokenizer is not None:
         write_text(folder / "tokenizer.json", tokenizer.json)
     starts = read_json(folder / "manifest.json") or []
-    write_json(folder / "manifest.json", [*starts, _manifest(data, together)])
+    write_json(folder / "manifest.json", [*starts, manifest.entry(data, together)])
 
 
 def write_config(folder, config, file, size):
     write_json(
         folder / "config.json", {"format": 1, "file": str(file), "size": size, "config": configs.to_json(config)}
     )
-
-
-def _manifest(data, together):
-    versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    }
-    return {
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
-        "commit": _git("rev-parse", "HEAD").strip() or None,
-        "uncommitted": _git("status", "--porcelain").splitlines(),  # files that the commit does not tell of
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": machine(),
-        "together": together,
-        "devices": [device.device_kind for device in sharding.all_devices()],
-        "data": data,
-    }
-
-
-def machine():
-    """The cores that this process may use, of those that there are, and the processor: "1 core of 2 (AMD EPYC)"."""
-    cores, own = os.cpu_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
-    words = f"{own} core{'s' * (own > 1)}" + (f" of {cores}" if own < cores else "")
-    return words + (f" ({found[1].strip()})" if found else "")
-
-
-def _git(*arguments):
-    """What git says of this code; "" where there is no git, or no repository."""
-    try:
-        folder = pathlib.Path(__file__).parent
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=folder).stdout
-    except FileNotFoundError:
-        return ""
-
-
-def describe_data(dataset, splits):
-    """What manifest.json keeps of the data; `splits` are the base splits that are in memory, and so hashed."""
-    return {
-        "name": dataset.name,
-        "features": {name: [list(shape), np.dtype(dtype).name] for name, (shape, dtype) in dataset.features.items()},
-        "examples": dict(dataset.examples),
-        "classes": dataset.classes,
-        "labels": list(dataset.labels),
-        "sequences": list(dataset.sequences),
-        "tokenizer": dataset.tokenizer.digest if dataset.tokenizer else None,
-        "fingerprint": {base: dataset.fingerprint(base) for base in splits} if dataset.fingerprint else {},
-    }
 
 
 def read_json(path):

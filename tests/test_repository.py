@@ -70,8 +70,8 @@ def test_the_library_never_looks_up():
 
 def test_rooms_of_the_library_are_the_known_ones():
     """A new file beside the spine needs a reason: what is no part of a run from top to bottom has a room."""
-    spine = """__init__ checkpoint config errors evaluation fields generation log loop metrics optimizers pictures
-               program randomness runs setup sharding signals train_step"""
+    spine = """__init__ checkpoint config errors evaluation fields generation log loop manifest metrics optimizers
+               pictures program randomness runs setup sharding signals train_step"""
     rooms = {"models", "tasks", "data", "inference", "studies", "pretrained"}
     assert {path.stem for path in (ROOT / "research").glob("*.py")} == set(spine.split())
     assert {path.parent.name for path in (ROOT / "research").glob("*/*.py")} == rooms

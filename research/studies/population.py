@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from research import config as configs
-from research import loop, runs, sharding, signals
+from research import loop, manifest, runs, sharding, signals
 from research.data.batches import read
 from research.data.cache import cache_home
 from research.evaluation import accumulate
@@ -256,9 +255,8 @@ class Population:
 
 def _digest(setup, members):
     """Of all that decides which form is faster."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kinds = [device.device_kind for device in setup.mesh.devices.flat]
-    text = json.dumps([likeness(members[0]), len(members), kinds, cores, jax.__version__])
+    text = json.dumps([likeness(members[0]), len(members), kinds, manifest.machine(), jax.__version__])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
