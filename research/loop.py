@@ -42,7 +42,10 @@ def train(config, workdir, *, file="", size="", devices=None):
         return finished
     setup = prepare_run(config, dataset, mesh, workdir)
     with signals.caught() as stop:
-        return drive(run(setup, workdir, stop, began, file, size), of_one_run(setup, stop))
+        (result,) = drive([run(setup, workdir, stop, began, file, size)], of_one_run(setup, stop))
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def prepare_run(config, dataset, mesh, workdir):

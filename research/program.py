@@ -1,8 +1,10 @@
-"""What a run asks of its devices, and the program that answers one run; research.studies.population answers many.
+"""What runs ask of the devices, who is answered when, and the program of one run; research.studies.population has that
+of many.
 
 A run is a generator of these requests. It knows its config, folder and data; the state it never holds.
 """
 
+import math
 import resource
 import sys
 from typing import Any, NamedTuple
@@ -42,33 +44,63 @@ class Evaluate(NamedTuple):
     variables: Any = None  # {"params": ..., collection: ...}; those of the state, if not given
 
 
-def drive(run, answer):
-    """Runs a generator of requests to its end, and returns what it does.
+def drive(runs, answer):
+    """Runs generators of requests to their ends, those together that ask for the same: [what each returns or raises].
 
     Args:
-        answer: request -> answer; what it raises, the run sees where it asked.
+        answer: {number of a run: request}, all of one kind -> {number: answer}; what it raises, these runs see where
+            they asked.
     """
-    go_on, value = run.send, None
-    while True:
+    ended, asked = {}, {}
+
+    def go_on(i, function, value):
         try:
-            request = go_on(value)
+            asked[i] = function(value)
         except StopIteration as end:
-            return end.value
-        try:
-            go_on, value = run.send, answer(request)
+            ended[i] = end.value
         except Exception as error:
-            go_on, value = run.throw, error
+            ended[i] = error
+
+    for i, run in enumerate(runs):
+        go_on(i, run.send, None)
+    while asked:
+        first = min(map(_order, asked.values()))
+        together = {i: asked.pop(i) for i in [i for i, request in asked.items() if _order(request) == first]}
+        try:
+            answers = answer(together)
+        except Exception as error:
+            for i in together:
+                go_on(i, runs[i].throw, error)
+        else:
+            for i in together:
+                go_on(i, runs[i].send, answers[i])
+    return [ended[i] for i in range(len(runs))]
+
+
+def _order(request):
+    """Who is behind goes first, so that runs meet: one that goes on from an older checkpoint, say."""
+    match request:
+        case Place():
+            return (-2, 0, "", 0)
+        case Read():
+            return (-1, 0, "", 0)
+        case Evaluate(step, "validation", _):
+            return (step, 0, "", 0)
+        case Step(step, count, _):
+            return (step, 1, "", count)
+        case Evaluate(_, role, _):
+            return (math.inf, 2, role, 0)
 
 
 def of_one_run(setup, stop):
-    """request -> answer, for the run of a Setup; `stop` is looked at between the batches of an evaluation."""
+    """The `answer` of `drive` for a Setup's one run; `stop` is looked at between the batches of an evaluation."""
     whole = sharding.replicated(setup.mesh)
     train_step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
     eval_step = make_eval_step(setup.model, setup.task, setup.mesh)
     key, constants = sharding.place(run_key(setup.config.seed), whole), sharding.place(dict(setup.constants), whole)
     held = {}
 
-    def answer(request):
+    def one(request):
         match request:
             case Place(state):
                 held["state"] = state
@@ -84,7 +116,7 @@ def of_one_run(setup, stop):
                 found = accumulate(setup, role, lambda *rows: eval_step(variables, *rows), stop=stop)
                 return found and found[0]
 
-    return answer
+    return lambda asked: {i: one(request) for i, request in asked.items()}
 
 
 def peak_memory():

@@ -14,7 +14,7 @@ from conftest import CASES, make_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research import loop, runs
+from research import loop, program, runs
 from research.errors import UserError
 from research.log import Log
 from research.models import MODELS
@@ -243,11 +243,11 @@ def test_those_that_are_behind_catch_up_and_then_all_ask_together():
     asked = []
 
     def answer(requests):
-        (order,) = {population._order(request)[0] for request in requests.values()}
+        (order,) = {program._order(request)[0] for request in requests.values()}
         asked.append((order, sorted(requests)))
         return dict.fromkeys(requests, order)
 
-    assert population.drive([run(2, 4), run(0, 4), run(3, 4), run(0, 1)], answer) == [4, 4, 4, 1]
+    assert program.drive([run(2, 4), run(0, 4), run(3, 4), run(0, 1)], answer) == [4, 4, 4, 1]
     steps = [(0, [1, 3]), (1, [1]), (2, [0, 1]), (3, [0, 1, 2])]
     assert asked == [(-2, [0, 1, 2, 3]), *steps, (math.inf, [0, 1, 2, 3])]
 
@@ -266,7 +266,7 @@ def test_what_goes_wrong_in_an_answer_is_raised_in_the_runs_that_asked():
             raise ValueError("no room")
         return dict.fromkeys(requests)
 
-    assert population.drive([run(1), run(3), run(2)], answer) == ["done", "saw no room", "saw no room"]
+    assert program.drive([run(1), run(3), run(2)], answer) == ["done", "saw no room", "saw no room"]
 
 
 def test_a_model_that_asks_for_the_value_of_a_number_is_trained_alone(tmp_path, monkeypatch, capsys):

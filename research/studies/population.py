@@ -27,7 +27,7 @@ from research.data.batches import read
 from research.data.cache import cache_home
 from research.evaluation import accumulate
 from research.optimizers import make_optimizer
-from research.program import Evaluate, Place, Read, Step
+from research.program import Place, Read, Step, drive
 from research.randomness import run_key
 from research.setup import build, resolve
 from research.train_step import eval_keys, eval_variables, make_update, run_steps
@@ -81,11 +81,10 @@ def train(members, *, file="", size="", devices=None, form=None):
     config, dataset, mesh = resolve(members[0][0], devices, tokenizer)
     setup = loop.prepare_run(config, dataset, mesh, members[0][1])
     own = [configs.resolve(config, dataset, mesh.devices.size) for config, _ in members]
-    program = Population(setup, own, form)
-    if not program.can_be_traced():
-        return None
     with signals.caught() as stop:
-        program.stop = stop
+        program = Population(setup, own, form, stop)
+        if not program.can_be_traced():
+            return None
         generators = [
             loop.run(
                 setup._replace(config=config), folder, stop, began, file, size, label=f"{i}: ", together=len(members)
@@ -95,53 +94,6 @@ def train(members, *, file="", size="", devices=None, form=None):
         return drive(generators, program.answer)
 
 
-def drive(generators, answer):
-    """Runs generators of requests to their ends, those together that ask for the same: [what each returns or raises].
-
-    Args:
-        answer: {number of a run: request}, all of one kind -> {number: answer}.
-    """
-    ended, asked = {}, {}
-
-    def go_on(i, function, value):
-        try:
-            asked[i] = function(value)
-        except StopIteration as end:
-            ended[i] = end.value
-        except Exception as error:
-            ended[i] = error
-
-    for i, generator in enumerate(generators):
-        go_on(i, generator.send, None)
-    while asked:
-        first = min(map(_order, asked.values()))
-        together = {i: asked.pop(i) for i in [i for i, request in asked.items() if _order(request) == first]}
-        try:
-            answers = answer(together)
-        except Exception as error:
-            for i in together:
-                go_on(i, generators[i].throw, error)
-        else:
-            for i in together:
-                go_on(i, generators[i].send, answers[i])
-    return [ended[i] for i in range(len(generators))]
-
-
-def _order(request):
-    """Who is behind goes first, so that members meet: one that goes on from an older checkpoint, say."""
-    match request:
-        case Place():
-            return (-2, 0, "", 0)
-        case Read():
-            return (-1, 0, "", 0)
-        case Evaluate(step, "validation", _):
-            return (step, 0, "", 0)
-        case Step(step, count, _):
-            return (step, 1, "", count)
-        case Evaluate(_, role, _):
-            return (math.inf, 2, role, 0)
-
-
 class Population:
     """The program of several runs: answers what `drive` collects from them.
 
@@ -149,9 +101,9 @@ class Population:
     form `map`, skipped: nobody is recompiled when a member has ended.
     """
 
-    def __init__(self, setup, members, form):
-        """setup: of one of them; members: their configs, resolved; form: as of `train`."""
-        self.setup, self.n, self.stop = setup, len(members), ()
+    def __init__(self, setup, members, form, stop):
+        """setup: of one of them; members: their configs, resolved; form: as of `train`; stop: as of loop.run."""
+        self.setup, self.n, self.stop, self.traced = setup, len(members), stop, {}
         self.kept = cache_home() / "forms" / f"{_digest(setup, members)}.json"
         self.form = form or (runs.read_json(self.kept) or {}).get("form")
         leaves = [configs.leaves(config) for config in members]
@@ -185,14 +137,16 @@ class Population:
     def can_be_traced(self):
         """Whether model, task and optimizer take arrays for the numbers that vary; tells why where they do not."""
         try:
-            self.traced = {form: self._trace(form) for form in [self.form or FORMS[0]]}
+            self._trace(self.form or FORMS[0])
         except Exception:
             traceback.print_exc()
             return False
         return True
 
     def _trace(self, form):
-        """The traced step, to be compiled: it is not traced again when it is called."""
+        """The step of a form, traced, and once: what is compiled of it is not traced again when it is called."""
+        if form in self.traced:
+            return self.traced[form]
         config, times = self.setup.config, self.setup.times
         k = min(config.train.steps_per_call, times["eval"], times["train"])
         lead = (self.n, k, config.data.batch_size) if self.stacked_steps else (self.n, config.data.batch_size)
@@ -202,7 +156,8 @@ class Population:
         own = (self.constants, batch, self.keys, self.numbers, *self._rest({}, 1))
         given = (self.whole, self.whole, self.cut, *[self.whole] * (len(own) - 2))
         compiled = partial(jax.jit, in_shardings=given, out_shardings=self.whole, donate_argnums=0)
-        return compiled(make_step(self.setup, form)).trace(state, *own)
+        self.traced[form] = compiled(make_step(self.setup, form)).trace(state, *own)
+        return self.traced[form]
 
     def _of_all(self, trees):
         """A list with each member's; those that have none get another one's."""
@@ -220,19 +175,16 @@ class Population:
         rest = sharding.place(self._rest(asked, next(iter(asked.values())).count), self.whole)
         own = (self.constants, batch, self.keys, self.numbers, *rest)
         if self.step is None:
-            self.step = self._choose(own) if self.form is None else self._compiled(self.form)
+            self.step = self._choose(own) if self.form is None else self._trace(self.form).lower().compile()
             print(f"{self.n} runs by {self.form}", file=sys.stderr, flush=True)
         self.state, measured = self.step(self.state, *own)
         fetched = functools.cache(lambda: jax.device_get(measured))
         of_one = lambda i: {name: (total[i], count[i]) for name, (total, count) in fetched().items()}
         return {i: partial(of_one, i) for i in asked}
 
-    def _compiled(self, form):
-        return (self.traced.get(form) or self._trace(form)).lower().compile()
-
     def _choose(self, own):
         """The step in the form of which a few dispatches were faster; which it was is kept for the next time."""
-        steps = {form: self._compiled(form) for form in FORMS}
+        steps = {form: self._trace(form).lower().compile() for form in FORMS}
         seconds = {form: timed(step, self.state, own) for form, step in steps.items()}
         self.form = min(FORMS, key=seconds.get)
         self.kept.parent.mkdir(parents=True, exist_ok=True)
