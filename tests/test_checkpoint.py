@@ -9,7 +9,7 @@ import jax
 import pytest
 from conftest import CASES, ROOT, assert_same_bits, make_config, make_setup
 
-from research import loop, runs
+from research import checkpoint, loop, runs
 from research.checkpoint import Checkpoints, read_best, warm_start
 from research.errors import UserError
 from research.evaluation import evaluate
@@ -89,6 +89,23 @@ def test_evaluation_reads_the_average_alone_and_never_the_moments(tmp_path, monk
     assert asked == ["ema"]
     read_best(tmp_path / "plain")
     assert asked[1:] == ["model_state", "params"]
+
+
+def test_small_states_and_large_ones_are_saved_and_read_alike(tmp_path, monkeypatch):
+    """By the size they are saved in one of two ways; here both of the same state."""
+    train(tmp_path / "small", train__steps=8)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "SMALL", 0)
+        train(tmp_path / "large", train__steps=8)
+    places = [tmp_path / name for name in ("small", "large")]
+    assert_same_bits(*(runs.load(place).variables for place in places))
+    kinds = [Checkpoints(place / "checkpoints") for place in places]
+    trees = [str(kept.manager.item_metadata(8)["state"].tree) for kept in kinds]
+    setup = make_setup(**OPTIONS)
+    states = [kept.restore(setup.abstract)[1] for kept in kinds]
+    assert trees[0] != trees[1]  # else one way was taken twice
+    assert_same_bits(*states)
+    [kept.close() for kept in kinds]
 
 
 def test_the_final_state_is_freed_before_the_best_is_read(tmp_path, monkeypatch):

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CASES, make_config
+from conftest import CASES, ROOT, make_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research import config as configs
 from research import loop, program, runs
 from research.errors import UserError
 from research.log import Log
@@ -88,6 +89,18 @@ def test_members_equal_lone_runs(name, tmp_path):
     assert_same_runs(alone(tmp_path / "alone", points, **own), found)
     starts = runs.read_json(found[0] / "manifest.json")
     assert starts[0]["together"] == 2
+
+
+@pytest.mark.parametrize("name", ["text_word2vec", "text_glove"])
+def test_word_vectors_of_a_population_equal_lone_ones(name, tmp_path):
+    config, _, _ = configs.load_file(f"{ROOT}/configs/{name}.py:tiny")
+    seeds = [configs.override(config, {"seed": seed, "train.epochs": 1, "eval.every_epochs": 1}) for seed in (1, 2)]
+    places = {kind: [tmp_path / f"{kind}{i}" for i in range(2)] for kind in ("alone", "together")}
+    for one, place in zip(seeds, places["alone"]):
+        loop.train(one, place, devices=ONE)
+    results = population.train(list(zip(seeds, places["together"])), devices=ONE, form="vmap")
+    assert [result["status"] for result in results] == ["finished", "finished"]
+    assert_same_runs(places["alone"], places["together"])
 
 
 @pytest.mark.parametrize("form", population.FORMS)

@@ -149,14 +149,22 @@ def test_points_are_checked_as_training_would_before_any_runs(tmp_path, capsys):
 @pytest.mark.parametrize(
     "body,part",
     [
-        ("return []", "sweep_own() has no point"),
-        ("return {'seed': 1}", "sweep_own() gives no list of {path: value}"),
-        ("return [1]", "sweep_own() gives no list of {path: value}"),
+        ("return []", "has no point"),
+        ("return {'seed': 1}", "gives no list of {path: value}"),
+        ("return [1]", "gives no list of {path: value}"),
+        ("return together([{'seed': 1}], [])", "together: sweeps of different lengths: 1 of seed, 0 of nothing"),
+        ("return product([{'seed': 1}], [{'seed': 2}])", "config.seed: two axes of it"),
+        ("return sample(3, {'seed': uniform(3, 1)})", "uniform: 3 to 1"),
+        ("return sample(3, {'optimizer.learning_rate': log_uniform(0, 1)})", "log_uniform: 0 to 1"),
+        ("return sample(3, {'seed': choice()})", "choice: of nothing"),
         ("return [{}['seed']]", "own.py, line 5: KeyError: 'seed'"),
     ],
 )
 def test_a_mistake_in_a_configs_own_sweep_names_it(body, part, tmp_path, capsys):
-    lines = ["from research.config import base, override", "def get_config(size):"]
+    lines = [
+        "from research.config import base, override; from research.studies.sweep import *",
+        "def get_config(size):",
+    ]
     lines += ["    return override(base(), {'train.steps': 1})", "def sweep_own():", f"    {body}"]
     (tmp_path / "own.py").write_text("\n".join(lines))
     assert run_script("sweep", f"--config={tmp_path}/own.py", "--sweep=own", f"--workdir={tmp_path}/sweep") == 2
@@ -188,6 +196,12 @@ def test_a_folder_of_something_else_is_refused(kind, tmp_path):
         schedule.check_folder(plan)
     assert found.value.code == 2 and str(tmp_path) in str(found.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_left_before_its_sweep_was_whole_is_taken(tmp_path):
+    for name in ("lock", "sweep.jsonx1y2"):
+        (tmp_path / name).touch()
+    schedule.check_folder(plan_of(tmp_path, make_config(), sweep.axis("seed", range(3))))
 
 
 def test_more_points_of_the_same_sweep_are_taken_up(tmp_path):
@@ -344,6 +358,9 @@ def test_what_is_over_is_not_marked_as_failed(tmp_path):
     assert [schedule._failed(plan, trial, "gone", 1) for trial in plan.trials] == [0, 0, 1]
     results = [runs.read_json(tmp_path / trial.name / "result.json") for trial in plan.trials]
     assert [result["status"] for result in results] == ["finished", "diverged", "failed"]
+    with runs.lock(tmp_path / plan.trials[2].name):  # another process writes it: that stops no other trial
+        assert schedule._failed(plan, plan.trials[2], "held", 7) == 7
+    assert runs.read_json(tmp_path / plan.trials[2].name / "result.json")["reason"] == "gone"
     assert results[2]["reason"] == "gone" and runs.read_config(tmp_path / plan.trials[2].name).seed == 2
 
 

@@ -1,6 +1,7 @@
 """Runs the trials of a sweep: each once, by worker processes, and goes on with those that are not finished."""
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -65,7 +66,9 @@ def check_folder(plan):
     """
     before = read_plan(plan.folder)
     if before is None:
-        if plan.folder.is_dir() and any(child.name != "lock" for child in plan.folder.iterdir()):
+        # What a process leaves that is killed before sweep.json is whole.
+        begun = lambda name: name == "lock" or name.startswith("sweep.json")
+        if plan.folder.is_dir() and not all(begun(child.name) for child in plan.folder.iterdir()):
             raise UserError(2, f"{plan.folder}: not empty, and no folder of a sweep; choose another --workdir")
         runs.check_writable(plan.folder)
         return
@@ -248,11 +251,14 @@ def _too_slow(plan, slot, trial_seconds):
 
 
 def _failed(plan, trial, reason, code):
-    """Records in the trial's folder that it failed, unless it is over; returns its exit code."""
+    """Records in the trial's folder that it failed, unless it is over; returns its exit code.
+
+    Where the folder cannot be written, or another process writes it, the code alone tells: that stops no other trial.
+    """
     folder = _place(plan, trial)
     if is_over(folder):
         return 0
-    with runs.lock(folder):
+    with contextlib.suppress(UserError), runs.lock(folder):
         if not runs.is_begun(folder):
             runs.write_config(folder, trial.config, plan.file, plan.size)
         runs.write_json(folder / "result.json", {"status": "failed", "reason": reason})

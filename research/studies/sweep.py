@@ -58,6 +58,8 @@ def sample(count, distributions, seed=0):
 
 def uniform(low, high):
     """Between two numbers; whole ones, both included, where both are."""
+    if not low <= high:
+        raise UserError(2, f"uniform: {low} to {high}: the lower bound comes first")
     if isinstance(low, int) and isinstance(high, int):
         return lambda rng: int(rng.integers(low, high + 1))
     return lambda rng: float(rng.uniform(low, high))
@@ -65,10 +67,15 @@ def uniform(low, high):
 
 def log_uniform(low, high):
     """Uniform in the logarithm: as many points between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+    if not 0 < low <= high:
+        raise UserError(2, f"log_uniform: {low} to {high}: two numbers above 0 are needed, the lower one first")
     return lambda rng: math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def choice(*values):
+    """One of these."""
+    if not values:
+        raise UserError(2, "choice: of nothing; give values")
     return lambda rng: values[int(rng.integers(len(values)))]
 
 
@@ -114,7 +121,7 @@ def points_of(named, names, axes, overrides=(), limit=math.inf):
             raise UserError(2, f"--sweep={name}: the config file has no sweep_<name>()")
         function = pick(named, name, "--sweep")
         with users_code(f"--sweep={name}", __file__):
-            sweeps.append(_checked(name, function()))
+            sweeps.append(_points(name, function))
     sweeps += map(parse_axis, axes)
     if not sweeps:
         raise UserError(2, "--sweep or --axis: needed, as --axis=seed=0:3" + _listed(named))
@@ -193,13 +200,17 @@ def _paths(points):
     return list(dict.fromkeys(path for point in points for path in point))
 
 
-def _checked(name, points):
-    """What a config file's sweep_<name>() gave."""
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
-        raise UserError(2, f"--sweep={name}: sweep_{name}() gives no list of {{path: value}}")
-    if not points:
-        raise UserError(2, f"--sweep={name}: sweep_{name}() has no point")
-    return points
+def _points(name, function):
+    """What a config file's sweep_<name>() gives; its mistakes name it."""
+    try:
+        points = function()
+        if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+            raise UserError(2, "gives no list of {path: value}")
+        if not points:
+            raise UserError(2, "has no point")
+        return points
+    except UserError as error:
+        raise UserError(2, f"--sweep={name}: {error}") from error
 
 
 def _listed(named):
