@@ -207,12 +207,14 @@ def test_the_faster_form_is_taken_and_known_the_next_time(faster, tmp_path, monk
         seconds.append(1.0 if len(seconds) == population.FORMS.index(faster) else 2.0)
         return seconds[-1]
 
+    made, make_step = [], population.make_step
+    monkeypatch.setattr(population, "make_step", lambda setup, form: made.append(form) or make_step(setup, form))
     monkeypatch.setattr(population, "timed", timed)
     for again in range(2):
         _, results = together(tmp_path / str(again), points, None, **MLP, **SHORT)
         assert [result["status"] for result in results] == ["finished", "finished"]
         assert f"2 runs by {faster}\n" in capsys.readouterr().err
-    assert len(seconds) == 2  # of the first time
+    assert len(seconds) == 2 and made == [*population.FORMS, faster]  # both the first time, and each traced once
     (kept,) = (tmp_path / "cache" / "research" / "forms").iterdir()
     assert runs.read_json(kept)["form"] == faster
     together(tmp_path / "three", [*points, {"seed": 2}], None, **MLP, **SHORT)
@@ -246,8 +248,10 @@ def test_evaluation_has_each_members_own_numbers(tmp_path, monkeypatch):
 
 
 def test_those_that_are_behind_catch_up_and_then_all_ask_together():
-    def run(start, end):
+    def run(start, end, due=False):
         yield Place(start)
+        if due:
+            assert (yield Evaluate(start, "validation")) == start
         for step in range(start, end):
             assert (yield Step(step, 1, None)) == step
         assert (yield Evaluate(end, "test")) == math.inf
@@ -256,13 +260,13 @@ def test_those_that_are_behind_catch_up_and_then_all_ask_together():
     asked = []
 
     def answer(requests):
-        (order,) = {program._order(request)[0] for request in requests.values()}
-        asked.append((order, sorted(requests)))
+        ((order, kind),) = {(program._order(request)[0], type(request)) for request in requests.values()}
+        asked.append((order, sorted(requests)) if kind is not Evaluate else (order, sorted(requests), "evaluated"))
         return dict.fromkeys(requests, order)
 
-    assert program.drive([run(2, 4), run(0, 4), run(3, 4), run(0, 1)], answer) == [4, 4, 4, 1]
-    steps = [(0, [1, 3]), (1, [1]), (2, [0, 1]), (3, [0, 1, 2])]
-    assert asked == [(-2, [0, 1, 2, 3]), *steps, (math.inf, [0, 1, 2, 3])]
+    assert program.drive([run(2, 4, due=True), run(0, 4), run(3, 4), run(0, 1)], answer) == [4, 4, 4, 1]
+    steps = [(0, [1, 3]), (1, [1]), (2, [0], "evaluated"), (2, [0, 1]), (3, [0, 1, 2])]
+    assert asked == [(-2, [0, 1, 2, 3]), *steps, (math.inf, [0, 1, 2, 3], "evaluated")]
 
 
 def test_what_goes_wrong_in_an_answer_is_raised_in_the_runs_that_asked():
