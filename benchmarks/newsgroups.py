@@ -4,7 +4,7 @@
 
 scikit-learn's TfidfVectorizer (sublinear_tf, English stop words, max_df 0.5) and LinearSVC, its defaults for the rest,
 trained on the same messages as the config's runs: validation is left out, and nothing is chosen on it. Seeds 0, 1 and
-2 gave the same accuracy. Writes results/newsgroups.json, from which `python -m research.studies.tables` makes README's
+2 gave the same accuracy. Writes results/newsgroups.json, from which `python -m research.studies.results` makes README's
 table.
 """
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from research.studies.tables import disturbed, ratios
+from research.studies.results import disturbed, ratios
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRIES = 3  # of a workload that other work on the machine disturbs

@@ -4,7 +4,7 @@ python -m experiments.train --config=configs/cifar10_resnet.py --workdir=runs/ci
 python -m experiments.train --config=configs/cifar10_resnet.py:cpu
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
-cpu    2 cores (Intel(R) Xeon(R) Processor)   9:02   77.73 (1)
+cpu    2 cores (Intel(R) Xeon(R) Processor)   9:02   77.73 (1†)
 """
 
 from research.config import base, sized

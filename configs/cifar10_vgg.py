@@ -4,7 +4,7 @@ python -m experiments.train --config=configs/cifar10_vgg.py --workdir=runs/cifar
 python -m experiments.train --config=configs/cifar10_vgg.py:cpu
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)      11:02   79.71 (1)
+cpu    2 cores (AMD EPYC)      11:02   79.71 (1†)
 """
 
 from research.config import base, sized

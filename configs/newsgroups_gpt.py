@@ -14,10 +14,10 @@ Headers, signatures and quotes give groups away: --config.data.remove=headers,fo
 below. `pretrained` is the second command. README has a linear model beside them. No learning rate was searched for.
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)       6:37   32.85 (1)  bare
-cpu    2 cores (AMD EPYC)       6:33   48.78 (1)  pretrained+bare
-cpu    2 cores (AMD EPYC)       7:05   61.82 (1)  pretrained
-cpu    2 cores (AMD EPYC)       9:07   41.87 (1)
+cpu    2 cores (AMD EPYC)       6:37   32.85 (1†)  bare
+cpu    2 cores (AMD EPYC)       6:33   48.78 (1†)  pretrained+bare
+cpu    2 cores (AMD EPYC)       7:05   61.82 (1†)  pretrained
+cpu    2 cores (AMD EPYC)       9:07   41.87 (1†)
 """
 
 from research.config import base, sized

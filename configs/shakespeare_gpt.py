@@ -9,9 +9,9 @@ rotary, which learn sooner; "learned" are its own. Published are losses on the l
 and 1.88 for cpu, from windows drawn at random, 15,360 characters of them for cpu. Here all of that tenth is read, in
 windows of the same length. No text is left for a test: the figure is the best of the run's evaluations, as there.
 
-size   hardware                 time   validation loss: mean ± std (seeds)
-cpu    2 cores (Intel(R) Xeon(R) Processor)   1:16   1.9076 ± 0.0084 (1.88 published) (3)  learned
-cpu    2 cores (Intel(R) Xeon(R) Processor)   1:18   1.7796 ± 0.0055 (1.88 published, with learned positions) (3)
+size   hardware                 time   validation loss, nats: mean ± std (seeds)
+cpu    2 cores (Intel(R) Xeon(R) Processor)   1:16   1.908 ± 0.008 (1.88 published) (3)  learned
+cpu    2 cores (Intel(R) Xeon(R) Processor)   1:18   1.780 ± 0.005 (1.88 published, with learned positions) (3)
 """
 
 from research.config import base, sized

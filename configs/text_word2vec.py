@@ -5,8 +5,8 @@ python -m experiments.train --config=configs/text_word2vec.py:cpu --config.task.
 
 size   hardware                 time   Spearman on WordSim-353, SimLex-999: mean ± std (seeds)
 cpu    2 cores (Intel(R) Xeon(R) Processor)   0:27   0.539 ± 0.034 / 0.206 ± 0.011 (3)  ours, skipgram
-cpu    2 cores (Intel(R) Xeon(R) Processor)   0:29   0.492 / 0.169 (1)  ours, cbow
-cpu    2 cores (Intel(R) Xeon(R) Processor)   0:27   0.496 / 0.216 (1)  gensim, skipgram
+cpu    2 cores (Intel(R) Xeon(R) Processor)   0:29   0.4923 / 0.1690 (1†)  ours, cbow
+cpu    2 cores (Intel(R) Xeon(R) Processor)   0:27   0.4961 / 0.2164 (1†)  gensim, skipgram
 
 Nearest of ten words that were chosen before any was looked at (first seed):
 king      knútr, domnall, 263, hairan, donnchad

@@ -10,7 +10,7 @@ whole text. Here a window of evaluation reads 64 words before those that it scor
 of zeros.
 
 size   hardware                 time   test perplexity / test bits per byte: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)      10:23   293.08 (none of this size is published) / 1.602 (1)
+cpu    2 cores (AMD EPYC)      10:23   293.1 (none of this size is published) / 1.602 (1†)
 """
 
 from research.config import base, sized

@@ -10,7 +10,7 @@ Perplexity is a token of this encoding's and compares with no other; bits per by
 of evaluation reads half of it before what it scores. Nothing is published of this size and text.
 
 size   hardware                 time   test perplexity / test bits per byte: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)      10:50   30.92 / 1.415 (1)
+cpu    2 cores (AMD EPYC)      10:50   30.92 / 1.415 (1†)
 """
 
 from research.config import base, sized

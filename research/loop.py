@@ -70,7 +70,7 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
         stop: a list; the run saves its state and stops once there is a signal in it.
         began: time.monotonic() of its start.
         label: what its lines on stderr begin with.
-        together: how many runs the program answers.
+        together: how many runs the program answers, which share its time.
 
     Raises:
         UserError: as train.
@@ -86,7 +86,7 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
         checkpoints = None
         try:
             checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
-            result = yield from _train(setup, folder, checkpoints, stop, began, label)
+            result = yield from _train(setup, folder, checkpoints, stop, began, together, label)
             checkpoints.close()
         except Exception as error:
             code = getattr(error, "code", 1)
@@ -102,7 +102,7 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
     return result
 
 
-def _train(setup, folder, checkpoints, stop, began, label):
+def _train(setup, folder, checkpoints, stop, began, together, label):
     times = setup.times
     restored = checkpoints.restore(setup.abstract)
     progress = restored[2] if restored else _no_progress()
@@ -115,7 +115,7 @@ def _train(setup, folder, checkpoints, stop, began, label):
             log.say(f"going on from step {progress['step']} of {folder}")
         yield Place(restored[1] if restored else _begin(setup, log))
         del restored  # or its state would stay beside the best one below
-        progress = yield from _steps(setup, progress, checkpoints, log, stop, began)
+        progress = yield from _steps(setup, progress, checkpoints, log, stop, began, together)
         best, variables = progress["best_step"], None
         if best != progress["step"]:
             yield Place(None)  # first: a run that fills its device has no room for a second state
@@ -135,7 +135,7 @@ def _train(setup, folder, checkpoints, stop, began, label):
             "step": progress["step"],
             "best_step": best,
             "metrics": found,
-            "seconds": progress["seconds"] + time.monotonic() - began,
+            "seconds": progress["seconds"] + (time.monotonic() - began) / together,
             "examples_per_second": progress["timed_examples"] / seconds,
             "first_step_seconds": progress["first_step_seconds"],
             "data_wait_fraction": progress["wait_seconds"] / seconds,
@@ -174,7 +174,7 @@ def _begin(setup, log):
     return state
 
 
-def _steps(setup, progress, checkpoints, log, stop, began):
+def _steps(setup, progress, checkpoints, log, stop, began, together):
     """Trains from progress["step"] to the end, an early stop or a signal; returns progress."""
     config, times, start, before = setup.config, setup.times, progress["step"], progress["seconds"]
     k = min(config.train.steps_per_call, times["eval"], times["train"])
@@ -189,7 +189,7 @@ def _steps(setup, progress, checkpoints, log, stop, began):
                 log.row(step, "validation", values)
                 _judge(values, progress, config)
                 new = True
-        progress["seconds"] = before + time.monotonic() - began
+        progress["seconds"] = before + (time.monotonic() - began) / together
         stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
         over = step >= times["train"] or progress["stopped_early"]
         if new and (step % times["checkpoint"] == 0 or step == progress["best_step"] or stopping or over):

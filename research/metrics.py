@@ -11,7 +11,9 @@ def _exp(nats):
 
 # Metrics that are a function of a mean: their sums are of nats.
 OF_MEAN = {"perplexity": _exp, "bits_per_byte": lambda nats: nats / math.log(2)}
-LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+LOWER_IS_BETTER = ("perplexity", "bits_per_byte")  # and losses
+RATES = ("accuracy", "top5_accuracy", "exact_match", "f1", "precision", "recall")  # in [0, 1]; shown in %
+WORDS = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
 
 
 def add(total, sums):
@@ -56,4 +58,12 @@ def is_better(value, best, direction):
 
 
 def direction_of(name):
-    return "min" if name in LOWER_IS_BETTER else "max"
+    return "min" if name in LOWER_IS_BETTER or name.endswith("loss") else "max"
+
+
+def shown(name):
+    """How a metric is written for people: its words, its unit ("" of none), and by what its value is multiplied."""
+    words = WORDS.get(name, name.replace("_", " "))
+    if name in RATES:
+        return words, "%", 100.0
+    return words, "nats" if name.endswith("loss") else "", 1.0

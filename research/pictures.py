@@ -1,4 +1,4 @@
-"""Pictures for the eye: grids of images, heat maps of attention, maps of words."""
+"""Pictures for the eye: grids of images, heat maps of attention, maps of words; and how a figure is made and kept."""
 
 import pathlib
 
@@ -64,7 +64,7 @@ def attention(path, weights, source, target):
     Raises:
         UserError: 5, where it cannot be written.
     """
-    figure = _figure(max(4, 1.5 + 0.35 * len(source)), max(3, 1.2 + 0.3 * len(target)))
+    figure = new_figure(max(4, 1.5 + 0.35 * len(source)), max(3, 1.2 + 0.3 * len(target)))
     axes = figure.subplots()
     drawn = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(source)), source, rotation=90)
@@ -72,7 +72,7 @@ def attention(path, weights, source, target):
     axes.set_xlabel("source")
     axes.set_ylabel("output")
     figure.colorbar(drawn, label="attention weight")
-    _save(figure, path)
+    save(figure, path)
 
 
 def named_points(path, points, names, title, axes):
@@ -85,7 +85,7 @@ def named_points(path, points, names, title, axes):
     Raises:
         UserError: 5, where it cannot be written.
     """
-    figure = _figure(10, 8)
+    figure = new_figure(10, 8)
     plot = figure.subplots()
     plot.scatter(*points.T, s=12, color="tab:blue")
     for name, point in zip(names, points):
@@ -94,11 +94,11 @@ def named_points(path, points, names, title, axes):
     plot.set_xlabel(axes[0])
     plot.set_ylabel(axes[1])
     plot.grid(alpha=0.2)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width, height):
-    """A figure of so many inches that no window system knows of."""
+def new_figure(width, height):
+    """A matplotlib figure of so many inches that no window system knows of."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -107,8 +107,15 @@ def _figure(width, height):
     return figure
 
 
-def _save(figure, path):
+def save(figure, path, kind="png"):
+    """Writes a figure as a PNG or a PDF; the same figure is the same file.
+
+    Raises:
+        UserError: 5, where it cannot be written.
+    """
     try:
-        figure.savefig(pathlib.Path(path), dpi=150, format="png")
+        figure.savefig(
+            pathlib.Path(path), dpi=150, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {}
+        )
     except OSError as error:
         raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error

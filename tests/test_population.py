@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import signal
+import time
 
 import flax.linen as nn
 import jax
@@ -193,7 +194,9 @@ def test_members_go_on_from_unequal_steps(form, tmp_path, monkeypatch):
 
 def test_a_population_over_two_devices_is_the_same(tmp_path):
     points = [{"seed": seed} for seed in range(3)]  # which two devices do not divide
-    one, _ = together(tmp_path / "one", points, **MLP, **SHORT)
+    began = time.monotonic()
+    one, results = together(tmp_path / "one", points, **MLP, **SHORT)
+    assert sum(result["seconds"] for result in results) <= time.monotonic() - began  # which they share
     two, _ = together(tmp_path / "two", points, devices=jax.devices()[:2], **MLP, **SHORT)
     assert_same_runs(one, two)
 

@@ -14,6 +14,7 @@ ONLY = {  # who alone may import what
     "array_record": ("research.data",),
     "absl": ("experiments",),
     "safetensors": ("research.pretrained",),
+    "jinja2": ("research.studies.page",),
     "huggingface_hub": ("research.data",),
     "transformers": (),
     "tensorflow": (),

@@ -1,0 +1,217 @@
+"""Which figures some runs call for, and what stands in them."""
+
+import itertools
+import re
+
+import numpy as np
+
+from research import runs
+from research.fields import text_of
+from research.studies import figures, gather, statistics, tables
+from research.studies.statistics import FEW
+
+FORMATS = figures.FORMATS
+PATHS = 3  # fields of which each pair has a heat map
+
+
+def draw(report, folder):
+    """Writes the figures of a report as PNG and PDF; {name of the files: what they show}."""
+    name = report.names[0]
+    ranked = _ranked(report, name)
+    metric, _ = gather.judged_by(report.groups[0])
+    made = {}
+
+    def keep(stem, says, figure):
+        stem = re.sub(r"[^A-Za-z0-9]+", "_", stem)
+        figures.save(figure, folder / stem)
+        made[stem] = says
+
+    for curve in dict.fromkeys((metric, "train/loss")):
+        lines = [line for i in ranked if (line := _curve(report.groups[i], curve, report.spread))]
+        if lines:
+            says = f"{tables.title(curve)} over steps; {_bands(report.spread, 'bands')}"
+            keep(f"curves {curve}", says, figures.curves(lines, "step", tables.title(curve)))
+    if len(ranked) > 1:
+        keep(
+            f"bars {name}",
+            f"{tables.title(name)}; {_bands(report.spread, 'whiskers')}, points are runs",
+            _bars(report, name, ranked),
+        )
+    numbers, paths = _axes(report, ranked)
+    for path in numbers:
+        says = f"{tables.title(name)} against {path}; {_bands(report.spread, 'whiskers')}"
+        lines = _against(report, name, path, ranked)
+        joined = any(len(line.x) > 1 for line in lines)  # else the points are drawn at random, and share no line
+        lines = lines if joined else [_joined(lines)]
+        keep(f"against {path}", says, figures.against(lines, path, tables.title(name), joined))
+    for pair in itertools.combinations(paths[:PATHS], 2):
+        drawn = _heat_map(report, name, pair, ranked)
+        if drawn:
+            beside = ", the best of the other fields" if len(paths) > 2 else ""
+            keep(f"heat {' '.join(pair)}", f"{tables.title(name)} over {pair[0]} and {pair[1]}{beside}", drawn)
+    if len(paths) > 1 and len(ranked) > 3:
+        points = [[report.groups[i].differs[path] for path in paths] for i in ranked]
+        points = [[value if _is_number(value) else text_of(value) for value in point] for point in points]
+        values = [tables.factor_of(name) * report.summaries[i][name].mean for i in ranked]
+        points = [[*point, value] for point, value in zip(points, values)]
+        says = f"each group's fields, coloured by its {tables.title(name)}"
+        keep(f"parallel {name}", says, figures.parallel([*paths, tables.title(name)], points))
+    return made
+
+
+def curves(records, metric):
+    """A figure of single runs' curves, each with its folder's name.
+
+    Args:
+        metric: as train/loss.
+    """
+    names = [record.folder.name for record in records]
+    label = lambda record: record.folder.name if names.count(record.folder.name) == 1 else str(record.folder)
+    read = [(label(record), _rows(record, metric)) for record in records]
+    lines = [figures.Line(name, x, y) for name, (x, y) in read if len(x)]
+    return figures.curves(lines, "step", tables.title(metric)) if lines else None
+
+
+def metrics_of(record):
+    """The metrics that a run's rows have, as train/loss."""
+    found = dict.fromkeys(f"{row['split']}/{name}" for row in runs.read_rows(record.folder) for name in row)
+    return [name for name in found if name.split("/")[1] not in ("split", "step", "epoch", "time")]
+
+
+def _bands(spread, word):
+    what = "the standard deviation" if spread == "std" else "95 % intervals"
+    return f"{word} are {what} over seeds; {tables.MARK} fewer than {FEW}, and none drawn"
+
+
+def _ranked(report, name):
+    """The numbers of the groups that have a metric, the best first."""
+    known = [i for i, own in enumerate(report.summaries) if name in own]
+    mean = lambda i: report.summaries[i][name].mean
+    return sorted(known, key=mean, reverse=gather.is_better(1.0, 0.0, name))
+
+
+def _named(group):
+    n = len(group.records)
+    return f"{group.name} (n = {tables.seeds(n)})"
+
+
+def _rows(record, metric):
+    """(steps, values) of a run's rows, in the metric's unit."""
+    split, _, name = metric.partition("/")
+    rows = {r["step"]: r[name] for r in runs.read_rows(record.folder) if r["split"] == split and name in r}
+    steps = sorted(rows)
+    return np.array(steps), tables.factor_of(metric) * np.array([rows[step] for step in steps], np.float64)
+
+
+def _curve(group, metric, spread):
+    """A group's line over the steps that all its runs have; None where there are none."""
+    own = [_rows(record, metric) for record in group.records]
+    steps = sorted(set.intersection(*(set(x.tolist()) for x, _ in own))) if own else []
+    if not steps:
+        return None
+    values = np.stack([y[np.searchsorted(x, steps)] for x, y in own])  # [runs, steps]
+    low, high = _interval(values, spread)
+    return figures.Line(_named(group), np.array(steps), values.mean(axis=0), low, high, tuple(own))
+
+
+def _interval(values, spread):
+    """Bounds at each step of float[runs, steps]; (None, None) of few runs. In place of the bootstrap's they are t's."""
+    if len(values) < FEW:
+        return None, None
+    std = values.std(axis=0, ddof=1)
+    half = std if spread == "std" else statistics.half_width(std, len(values))
+    return values.mean(axis=0) - half, values.mean(axis=0) + half
+
+
+def _spread(summary, spread, factor):
+    """The bounds of a summary, in the metric's unit; None of few seeds."""
+    if summary.n < FEW:
+        return None
+    bounds = {
+        "t": summary.interval,
+        "bootstrap": summary.bootstrap,
+        "std": (summary.mean - summary.std, summary.mean + summary.std),
+    }[spread]
+    return factor * bounds[0], factor * bounds[1]
+
+
+def _bars(report, name, ranked):
+    factor, shown = tables.factor_of(name), ranked[: figures.ROWS]
+    found = [report.summaries[i][name] for i in shown]
+    points = [[factor * value for value in report.groups[i].values(name).values()] for i in shown]
+    label = tables.title(name) + (f", best {len(shown)} of {len(ranked)}" if len(shown) < len(ranked) else "")
+    bounds = [_spread(summary, report.spread, factor) for summary in found]
+    means = [factor * summary.mean for summary in found]
+    return figures.bars([_named(report.groups[i]) for i in shown], means, bounds, points, label)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _axes(report, ranked):
+    """The fields in which the groups differ: (those of numbers alone, all of them)."""
+    paths = [path for path in report.groups[0].differs if path != "config"]
+    column = lambda path: [report.groups[i].differs[path] for i in ranked]
+    several = [path for path in paths if len(set(map(str, column(path)))) > 1]
+    return [path for path in several if all(map(_is_number, column(path)))], several
+
+
+def _against(report, name, path, ranked):
+    """Lines of a metric over one field, one for each choice of the others; the best first."""
+    factor, found = tables.factor_of(name), {}
+    for i in ranked:
+        others = {other: value for other, value in report.groups[i].differs.items() if other != path}
+        found.setdefault(", ".join(f"{gather.short(k)}={text_of(v)}" for k, v in others.items()), []).append(i)
+    lines = []
+    for words, own in found.items():
+        own = sorted(own, key=lambda i: report.groups[i].differs[path])
+        x = np.array([report.groups[i].differs[path] for i in own], np.float64)
+        mean = factor * np.array([report.summaries[i][name].mean for i in own])
+        bounds = [_spread(report.summaries[i][name], report.spread, factor) or (np.nan, np.nan) for i in own]
+        low, high = np.array(bounds).T
+        few = min(report.summaries[i][name].n for i in own)
+        points = [(at, factor * value) for at, i in zip(x, own) for value in report.groups[i].values(name).values()]
+        n = f"n {'=' if _same_n(report, name, own) else '≥'} {tables.seeds(few)}"
+        label = f"{words} ({n})" if words else n
+        lines.append(figures.Line(label, x, mean, low, high, (tuple(np.array(points).T),)))
+    return lines
+
+
+def _joined(lines):
+    """Lines of a point each as one."""
+    x, mean, low, high = (
+        np.concatenate([getattr(line, field) for line in lines]) for field in ("x", "mean", "low", "high")
+    )
+    return figures.Line("all groups", x, mean, low, high, tuple(run for line in lines for run in line.runs))
+
+
+def _same_n(report, name, own):
+    return len({report.summaries[i][name].n for i in own}) == 1
+
+
+def _heat_map(report, name, pair, ranked):
+    """A metric over two fields; None where the groups are not mostly a grid of them."""
+    places = {}
+    for i in ranked:  # the best first: it stands for those that differ in other fields
+        places.setdefault(tuple(text_of(report.groups[i].differs[path]) for path in pair), i)
+    order = lambda at: sorted({key[at] for key in places}, key=_order)
+    rows, columns = order(0), order(1)
+    if min(len(rows), len(columns)) < 2 or len(places) < 0.6 * len(rows) * len(columns):
+        return None
+    factor, values = tables.factor_of(name), np.full((len(rows), len(columns)), np.nan)
+    texts = [["" for _ in columns] for _ in rows]
+    for (row, column), i in places.items():
+        summary = report.summaries[i][name]
+        at = rows.index(row), columns.index(column)
+        values[at] = factor * summary.mean
+        texts[at[0]][at[1]] = f"{tables.figure(summary, report.spread, factor)} ({tables.seeds(summary.n)})"
+    return figures.heat_map(rows, columns, values, texts, (*pair, tables.title(name)))
+
+
+def _order(text):
+    """Numbers by size, before words by letter."""
+    try:
+        return 0, float(text), text
+    except ValueError:
+        return 1, 0.0, text
