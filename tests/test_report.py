@@ -160,9 +160,10 @@ def test_a_damaged_folder_is_named_and_loses_no_other(rates):
     (rates / "0.1_0" / "result.json").write_text("{")
     (rates / "0.1_1" / "config.json").write_text("[]")
     (rates / "0.1_2" / "result.json").write_text('{"status": "finished"}')
+    (rates / "0.01_2" / "result.json").write_text('["finished"]')
     made = report.make([rates])
-    assert [record.status for record in made.failed] == ["unreadable"] * 3
-    assert str(rates / "0.1_0" / "result.json") in made.failed[0].reason
+    assert [record.status for record in made.failed] == ["unreadable"] * 4
+    assert str(rates / "0.1_0" / "result.json") in made.failed[1].reason
     assert len(made.groups) == 2
 
 
@@ -345,6 +346,18 @@ def test_a_new_report_takes_the_place_of_the_old_one(rates, tmp_path):
     _, found = write([rates / "0.1_0"], tmp_path / "out")
     assert set(found["files"]) | {"paper.txt"} == {path.name for path in (tmp_path / "out").iterdir()}
     assert not list((tmp_path / "out").glob("against*"))
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(rates, tmp_path, full_disk):
+    write([rates], tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    made = report.make([rates / "0.1_0"])
+    full_disk(20_000)  # the page is larger
+    with pytest.raises(UserError) as error:
+        report.write(made, tmp_path / "out")
+    assert error.value.code == 5
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "out"}
 
 
 def test_a_folder_of_something_else_is_left_alone(rates, tmp_path):

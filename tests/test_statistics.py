@@ -19,7 +19,7 @@ SLEEP = (
 TESTS = ("t", "permutation", "rank")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(samples)
 def test_a_summary_is_scipys(values):
     found = summary(values)
@@ -71,7 +71,7 @@ def test_students_sleep_data_give_the_published_values():
     assert pairs.interval == pytest.approx((-2.4598858, -0.7001142), abs=5e-7)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(samples, samples)
 def test_welchs_test_is_scipys(a, b):
     if min(np.std(a), np.std(b)) < 1e-6:  # scipy warns of constant values
@@ -81,7 +81,7 @@ def test_welchs_test_is_scipys(a, b):
     assert found.interval == pytest.approx(tuple(expected.confidence_interval()), rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=12))
 def test_paired_tests_are_scipys(pairs):
     a, b = map(np.array, zip(*pairs))
@@ -137,7 +137,7 @@ def test_holm_keeps_the_order_and_lies_between_nothing_and_bonferroni(values):
     assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 10), st.floats(0.01, 10))
 def test_the_fewest_seeds_for_an_interval(std, wanted):
     n = seeds_for(std, wanted)

@@ -104,13 +104,14 @@ def heat_map(rows, columns, values, texts, labels):
         texts: [R][C], what stands in each place.
         labels: of rows, columns and colours.
     """
-    figure = pictures.new_figure(2.5 + 1.2 * len(columns), 1.8 + 0.5 * len(rows))
+    figure = pictures.new_figure(min(16, 2.5 + 1.2 * len(columns)), min(16, 1.8 + 0.5 * len(rows)))
     axes = figure.subplots()
     drawn = axes.imshow(values, cmap=GREYS, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, parse_math=False)
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
     low, high = np.nanmin(values), np.nanmax(values)
-    for (i, j), value in np.ndenumerate(values):
+    room = len(columns) <= 11 and len(rows) <= 28  # else the texts would lie on each other
+    for (i, j), value in np.ndenumerate(values) if room else ():
         dark = value < (low + high) / 2
         axes.text(j, i, texts[i][j], ha="center", va="center", color="white" if dark else "black", parse_math=False)
     axes.set_ylabel(labels[0], parse_math=False)

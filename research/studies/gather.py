@@ -75,7 +75,10 @@ def _below(folder):
         trials = [folder / trial.name for trial in plan.trials]
         waiting = lambda trial: Record(trial, "waiting", "not begun")
         return [_record(trial) if runs.is_begun(trial) else waiting(trial) for trial in trials]
-    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    try:
+        children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError as error:
+        raise UserError(2, f"{folder}: cannot be read: {error.strerror}") from error
     return [record for child in children for record in _below(child)]
 
 
@@ -90,12 +93,16 @@ def _record(folder):
         if status == "begun":
             rows = runs.read_rows(folder)
             reason = f"no result; at step {max((row['step'] for row in rows), default=0)}"
-        known = result.get("status") == "finished" and isinstance(result.get("metrics"), dict)
-        if status == "finished" and not (known and starts):
-            raise UserError(2, f"{folder}: not a finished run of ours")
-    except (UserError, AttributeError, TypeError, KeyError) as error:
+        record = Record(folder, status, reason, saved["file"], saved["size"], config, result, starts)
+        if status == "finished":
+            numbers = [result[key] for key in ("step", "best_step", "seconds")] + list(record.metrics.values())
+            if not (starts and all(isinstance(number, (int, float)) for number in numbers)):
+                raise TypeError
+    except UserError as error:
         return Record(folder, "unreadable", str(error))
-    return Record(folder, status, reason, saved["file"], saved["size"], config, result, starts)
+    except (AttributeError, TypeError, KeyError):
+        return Record(folder, "unreadable", "its files are none of a run of ours")
+    return record
 
 
 def groups(records):
@@ -160,11 +167,9 @@ def pick_metrics(found, asked):
     """The metrics that a report is of: those that are asked for, or those of the test, or of the validation.
 
     Raises:
-        UserError: 2, for one that no run reports, and where no run is finished.
+        UserError: 2, for one that no run reports.
     """
     known = metric_names(found)
-    if not known:
-        raise UserError(2, f"no finished run among {sum(len(group.failed) for group in found)}; nothing to report")
     for name in asked:
         if name not in known:
             raise UserError(2, f"--metrics: no run reports {name}; there are {', '.join(known)}{nearest(name, known)}")

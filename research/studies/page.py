@@ -15,21 +15,21 @@ from research.studies.figures import FORMATS
 TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 
 
-def make(report, shown, details, drawn, output, command):
+def make(report, shown, drawn, beside, output, command):
     """The page's text.
 
     Args:
         report: research.studies.report.Report.
-        shown: {"results": Table, "comparisons": Table}.
-        details: Table of every statistic.
+        shown: {"results": Table, "comparisons": Table where there are any, "details": Table of every statistic}.
         drawn: {name of a figure's files: what it shows}.
+        beside: the folder in which the figures are.
         output: the folder in which the page will stand.
         command: that made it.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["url"] = lambda folder: _link(folder, output)
     figures = [
-        {"says": says, "files": [f"{stem}.{kind}" for kind in FORMATS], "data": _data(output / f"{stem}.png")}
+        {"says": says, "files": [f"{stem}.{kind}" for kind in FORMATS], "data": _data(beside / f"{stem}.png")}
         for stem, says in drawn.items()
     ]
     groups = [
@@ -49,7 +49,7 @@ def make(report, shown, details, drawn, output, command):
         results=shown["results"],
         comparisons=shown.get("comparisons"),
         figures=figures,
-        details=details,
+        details=shown["details"],
         common=[(path, text_of(value)) for path, value in gather.common(report.groups).items()],
     )
 

@@ -1,9 +1,11 @@
 """The report of some runs: tables, figures, a page and unrounded numbers, all read from their folders."""
 
 import math
+import os
 import pathlib
 import shlex
 import sys
+import tempfile
 from typing import NamedTuple
 
 from research import runs
@@ -34,9 +36,10 @@ class Report(NamedTuple):
     notes: list[str]
 
     def is_bold(self, name, number):
-        """Whether a group is the best by a metric, or does not differ from it by its test."""
+        """Whether a group is the best of several by a metric, or does not differ from it by its test."""
         found = self.against[name].get(number)
-        return number == self.best.get(name) or (found is not None and found[1] >= 1 - CONFIDENCE)
+        best = number == self.best[name] and len(self.groups) > 1
+        return best or (found is not None and found[1] >= 1 - CONFIDENCE)
 
 
 def make(folders, metrics=(), spread="t", test="t", paired=False):
@@ -98,8 +101,8 @@ def _judged(names, values, summaries, test, paired):
 def _too_few(found, test, paired, compared):
     """A note, where so few seeds can show no difference by this test, however large it is."""
     n = max(len(group.records) for group in found)
-    least = {"t": 0.0, "permutation": 2 / (2**n if paired else math.comb(2 * n, n))}
-    if compared * least.get(test, least["permutation"]) <= 1 - CONFIDENCE:
+    least = 2 / (2**n if paired else math.comb(2 * n, n))  # the p of the most extreme order of two groups of n
+    if test == "t" or compared * least <= 1 - CONFIDENCE:
         return []
     return [f"With {n} seeds and {compared} comparisons this test finds no difference at 5 %, however large it is."]
 
@@ -240,7 +243,7 @@ def details_table(report):
 
 def write(report, output, command=None):
     """Writes tables, figures, report.json and report.html into a folder: an empty one, or that of an earlier report,
-    whose files go.
+    whose files go. All is made beside it first: what goes wrong costs the earlier one nothing.
 
     Raises:
         UserError: 2 for a folder that holds something else, 5 for one that cannot be written.
@@ -249,10 +252,18 @@ def write(report, output, command=None):
     before = check_output(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for name in before:
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}", dir=output.parent) as beside:
+            files = _write(report, output, pathlib.Path(beside), command)
+            for name in [*files, "report.json"]:  # last: it names the others
+                os.replace(f"{beside}/{name}", output / name)
+        for name in set(before) - {*files, "report.json"}:
             (output / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(5, f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _write(report, output, beside, command):
+    """Writes all files beside the folder in which they will stand; their names, but for report.json."""
     shown = {"results": results_table(report), "comparisons": comparison_table(report)}
     shown = {name: table for name, table in shown.items() if table}
     texts = {"results.csv": as_csv(report)}
@@ -262,12 +273,14 @@ def write(report, output, command=None):
         plain = [[cell.text if cell.sort is None else cell.sort for cell in row] for row in shown["comparisons"].rows]
         texts["comparisons.csv"] = tables.as_csv(shown["comparisons"].head, plain)
     for name, lines in texts.items():
-        runs.write_text(output / name, "".join(f"{line}\n" for line in lines))
-    drawn = illustrate.draw(report, output)
-    files = [*texts, *(f"{stem}.{kind}" for stem in drawn for kind in illustrate.FORMATS), "report.html", "report.json"]
+        runs.write_text(beside / name, "".join(f"{line}\n" for line in lines))
+    drawn = illustrate.draw(report, beside)
+    files = [*texts, *(f"{stem}.{kind}" for stem in drawn for kind in illustrate.FORMATS), "report.html"]
     command = shlex.join(["python", "-m", "experiments.report", *sys.argv[1:]]) if command is None else command
-    runs.write_text(output / "report.html", page.make(report, shown, details_table(report), drawn, output, command))
-    runs.write_json(output / "report.json", as_json(report) | {"files": files})
+    text = page.make(report, shown | {"details": details_table(report)}, drawn, beside, output, command)
+    runs.write_text(beside / "report.html", text)
+    runs.write_json(beside / "report.json", as_json(report) | {"files": [*files, "report.json"]})
+    return files
 
 
 def check_output(output):

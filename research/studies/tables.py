@@ -134,7 +134,7 @@ def latex(table):
     columns = "l" * table.words + "r" * (len(table.head) - table.words)
     return [
         r"% \usepackage{booktabs}",
-        *(f"% {note}" for note in table.notes),
+        *(f"% {note}".replace("\n", " ") for note in table.notes),
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         " & ".join(map(as_latex, table.head)) + r" \\",
