@@ -90,6 +90,18 @@ def test_bold_are_the_best_and_those_that_do_not_differ_from_it(rates, tmp_path)
     assert far["difference"] == pytest.approx(0.71 - 2.77 / 3) and far["p"] < far["p_holm"] < 0.05
 
 
+def test_of_many_comparisons_one_in_twenty_is_no_difference(tmp_path):
+    """Alone a difference of p = 0.04 counts; among nine more comparisons it does not."""
+    for group in range(11):
+        for seed, value in enumerate((0.5, 0.52, 0.54) if group else (0.55, 0.57, 0.59)):
+            make_run(tmp_path / f"{group:02d}_{seed}", seed, value, **{RATE: 0.1 + group})
+    made = report.make([tmp_path], ["test/accuracy"])
+    found, p = made.against["test/accuracy"][1]
+    assert found.p < 0.05 < p and made.is_bold("test/accuracy", 1)
+    two = report.make([tmp_path / f"{group:02d}_{seed}" for group in range(2) for seed in range(3)], ["test/accuracy"])
+    assert not two.is_bold("test/accuracy", 1)
+
+
 def test_the_best_loss_is_the_lowest_and_the_choice_is_by_validation(rates):
     made = report.make([rates], ["test/loss"])
     assert made.groups[made.best["test/loss"]].differs == {"optimizer.learning_rate": 0.001}
@@ -163,6 +175,8 @@ def test_a_damaged_folder_is_named_and_loses_no_other(rates):
     (rates / "0.01_2" / "result.json").write_text('["finished"]')
     made = report.make([rates])
     assert [record.status for record in made.failed] == ["unreadable"] * 4
+    (rates / "0.01_1" / "manifest.json").unlink()
+    assert len(report.make([rates]).failed) == 5
     assert str(rates / "0.1_0" / "result.json") in made.failed[1].reason
     assert len(made.groups) == 2
 
@@ -204,6 +218,8 @@ def test_configs_of_several_files_are_told_apart_by_them(tmp_path):
     assert [group.differs for group in report.make([tmp_path]).groups] == [
         {"config": "digits_cnn:base"}, {"config": "mnist_cnn:base"}
     ]  # fmt: skip
+    make_run(tmp_path / "c", file="configs/mine.py", **{RATE: 0.5})  # all else as in a
+    assert len(report.make([tmp_path]).groups) == 3
 
 
 @pytest.mark.parametrize(
@@ -328,6 +344,12 @@ def test_a_browser_shows_the_page_and_sorts_its_tables(rates, tmp_path):
         shown = in_a_browser(tmp_path / "out" / "clicked.html", tmp_path)
         assert columns(shown) == expected
         assert "<title>0 broken pictures</title>" in shown
+    click = "document.querySelectorAll('#comparisons th')[3].click()"  # differences, as -21 ± 5
+    text = page.read_text().replace("</body>", f"<script>{click}</script></body>")
+    (tmp_path / "out" / "clicked.html").write_text(text)
+    table = in_a_browser(tmp_path / "out" / "clicked.html", tmp_path).split('id="comparisons"')[1].split("</table>")[0]
+    differences = [float(text) for text in re.findall(r">(-?[\d.]+) ± ", table)]
+    assert differences == [-21.0, 0.0, 0.0, 0.21]
     assert shown.count("<img") == len(re.findall("<figcaption>", shown)) >= 4
 
 
@@ -338,6 +360,7 @@ def test_the_same_report_twice_is_the_same_files(rates, tmp_path):
         report.write(made, tmp_path / "out", command="same")
         files.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
     assert files[0] == files[1] and len(files[0]) > 10
+    assert not [name for name, content in files[0].items() if b"CreationDate" in content]
 
 
 def test_a_new_report_takes_the_place_of_the_old_one(rates, tmp_path):
@@ -500,6 +523,12 @@ def test_a_heat_map_has_each_mean_at_its_place(tmp_path, monkeypatch):
     assert rows == ["0.01", "0.1"] and columns == ["8", "16", "32"]
     np.testing.assert_allclose(values, [[25, 20, np.nan], [15, 10, 20]], atol=1e-9)
     assert texts[0][0] == "25.00 (1†)" and texts[0][2] == ""
+    make_run(tmp_path / "better", 0, 0.9, train__steps=8, data__batch_size=8, **{RATE: 0.01})
+    made = report.make([tmp_path])  # of several in one place, the best
+    illustrate._heat_map(
+        made, "test/accuracy", ("optimizer.learning_rate", "train.steps"), illustrate._ranked(made, "test/accuracy")
+    )
+    np.testing.assert_allclose(taken[1][2][0, 0], 90)
 
 
 def test_diff_names_what_differs_and_nothing_else(tmp_path, capsys):

@@ -62,7 +62,8 @@ def read(folders):
         records = _below(runs.as_folder(folder))
         if not records:
             raise UserError(2, f"{folder}: no run folder, and none is in it")
-        found |= {record.folder.resolve(): record for record in records if record.folder.resolve() not in found}
+        for record in records:
+            found.setdefault(record.folder.resolve(), record)
     return list(found.values())
 
 

@@ -197,7 +197,7 @@ def _heat_map(report, name, pair, ranked):
         places.setdefault(tuple(text_of(report.groups[i].differs[path]) for path in pair), i)
     order = lambda at: sorted({key[at] for key in places}, key=_order)
     rows, columns = order(0), order(1)
-    if min(len(rows), len(columns)) < 2 or len(places) < 0.6 * len(rows) * len(columns):
+    if len(places) < 0.6 * len(rows) * len(columns):
         return None
     factor, values = tables.factor_of(name), np.full((len(rows), len(columns)), np.nan)
     texts = [["" for _ in columns] for _ in rows]
