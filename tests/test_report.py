@@ -20,7 +20,16 @@ from research.studies.statistics import summary
 RATE = "optimizer__learning_rate"
 
 
-def make_run(folder, seed=0, accuracy=0.9, status="finished", file="configs/digits_cnn.py", start=(), **overrides):
+def make_run(
+    folder,
+    seed=0,
+    accuracy=0.9,
+    status="finished",
+    file="configs/digits_cnn.py",
+    start=(),
+    validation=None,
+    **overrides,
+):
     """A run folder as training leaves it, without the training."""
     folder.mkdir(parents=True)
     overrides = {key.replace("__", "."): value for key, value in overrides.items()}
@@ -33,8 +42,9 @@ def make_run(folder, seed=0, accuracy=0.9, status="finished", file="configs/digi
     rows += [{"step": step, "split": "validation", "accuracy": accuracy - 1 / step / 9, "loss": 1.0} for step in (4, 8)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = {"accuracy": accuracy, "loss": 1 - accuracy}
+    judged = found if validation is None else found | {"accuracy": validation}
     result = {"status": status, "step": 8, "best_step": 8, "seconds": 61.0 + seed, "parameters": 5,
-              "metrics": {"validation": found, "test": found}}  # fmt: skip
+              "metrics": {"validation": judged, "test": found}}  # fmt: skip
     if status == "begun":
         return folder
     other = {"status": status, "reason": f"{status} of old age"}
@@ -509,26 +519,32 @@ def test_bars_say_where_they_do_not_begin_at_0():
 
 
 def test_a_heat_map_has_each_mean_at_its_place(tmp_path, monkeypatch):
-    from research.studies import illustrate
-
+    draw, taken = figures.heat_map, []
+    monkeypatch.setattr(figures, "heat_map", lambda *arguments: taken.append(arguments) or draw(*arguments))
     for i, rate in enumerate((0.1, 0.01)):
         for j, steps in enumerate((16, 8, 32)):
             if (i, j) != (1, 2):
-                make_run(tmp_path / f"{i}{j}", 0, 0.1 + i / 10 + j / 20, train__steps=steps, **{RATE: rate})
-    made = report.make([tmp_path])
-    taken = []
-    monkeypatch.setattr(figures, "heat_map", lambda *arguments: taken.append(arguments))
-    illustrate._heat_map(made, "test/accuracy", ("optimizer.learning_rate", "train.steps"), range(5))
+                make_run(tmp_path / "runs" / f"{i}{j}", 0, 0.1 + i / 10 + j / 20, train__steps=steps, **{RATE: rate})
+    write([tmp_path / "runs"], tmp_path / "out")
     ((rows, columns, values, texts, labels),) = taken
     assert rows == ["0.01", "0.1"] and columns == ["8", "16", "32"]
     np.testing.assert_allclose(values, [[25, 20, np.nan], [15, 10, 20]], atol=1e-9)
     assert texts[0][0] == "25.00 (1†)" and texts[0][2] == ""
-    make_run(tmp_path / "better", 0, 0.9, train__steps=8, data__batch_size=8, **{RATE: 0.01})
-    made = report.make([tmp_path])  # of several in one place, the best
-    illustrate._heat_map(
-        made, "test/accuracy", ("optimizer.learning_rate", "train.steps"), illustrate._ranked(made, "test/accuracy")
-    )
-    np.testing.assert_allclose(taken[1][2][0, 0], 90)
+    assert labels == ("optimizer.learning_rate", "train.steps", "test accuracy, %")
+
+
+def test_of_several_groups_in_one_place_the_best_on_validation_is_shown(tmp_path, monkeypatch):
+    """And not that on the test, which would flatter it."""
+    draw, taken = figures.heat_map, []
+    monkeypatch.setattr(figures, "heat_map", lambda *arguments: taken.append(arguments) or draw(*arguments))
+    for rate in (0.1, 0.01):
+        for steps in (8, 16):
+            for size, accuracy, validation in ((8, 0.9, 0.3), (16, 0.5, 0.4)):
+                own = {"train__steps": steps, "data__batch_size": size, RATE: rate}
+                make_run(tmp_path / "runs" / f"{rate}{steps}{size}", 0, accuracy, validation=validation, **own)
+    write([tmp_path / "runs"], tmp_path / "out")
+    (values,) = [found[2] for found in taken if found[4][:2] == ("optimizer.learning_rate", "train.steps")]
+    np.testing.assert_allclose(values, np.full((2, 2), 50.0))
 
 
 def test_diff_names_what_differs_and_nothing_else(tmp_path, capsys):

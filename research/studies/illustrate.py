@@ -32,11 +32,8 @@ def draw(report, folder):
             says = f"{tables.title(curve)} over steps; {_bands(report.spread, 'bands')}"
             keep(f"curves {curve}", says, figures.curves(lines, "step", tables.title(curve)))
     if len(ranked) > 1:
-        keep(
-            f"bars {name}",
-            f"{tables.title(name)}; {_bands(report.spread, 'whiskers')}, points are runs",
-            _bars(report, name, ranked),
-        )
+        says = f"{tables.title(name)}; points are runs, {_bands(report.spread, 'whiskers')}"
+        keep(f"bars {name}", says, _bars(report, name, ranked))
     numbers, paths = _axes(report, ranked)
     for path in numbers:
         says = f"{tables.title(name)} against {path}; {_bands(report.spread, 'whiskers')}"
@@ -45,9 +42,10 @@ def draw(report, folder):
         lines = lines if joined else [_joined(lines)]
         keep(f"against {path}", says, figures.against(lines, path, tables.title(name), joined))
     for pair in itertools.combinations(paths[:PATHS], 2):
-        drawn = _heat_map(report, name, pair, ranked)
+        # In one place stands the best on validation: to choose by the test would flatter it.
+        drawn = _heat_map(report, name, pair, [i for i in _ranked(report, metric) if i in ranked] or ranked)
         if drawn:
-            beside = ", the best of the other fields" if len(paths) > 2 else ""
+            beside = ", of the other fields those that are best on validation" if len(paths) > 2 else ""
             keep(f"heat {' '.join(pair)}", f"{tables.title(name)} over {pair[0]} and {pair[1]}{beside}", drawn)
     if len(paths) > 1 and len(ranked) > 3:
         points = [[report.groups[i].differs[path] for path in paths] for i in ranked]
@@ -74,8 +72,10 @@ def curves(records, metric):
 
 def metrics_of(record):
     """The metrics that a run's rows have, as train/loss."""
-    found = dict.fromkeys(f"{row['split']}/{name}" for row in runs.read_rows(record.folder) for name in row)
-    return [name for name in found if name.split("/")[1] not in ("split", "step", "epoch", "time")]
+    rows = runs.read_rows(record.folder)
+    return list(
+        dict.fromkeys(f"{row['split']}/{name}" for row in rows for name in row if name not in ("split", "step"))
+    )
 
 
 def _bands(spread, word):
@@ -191,9 +191,10 @@ def _same_n(report, name, own):
 
 
 def _heat_map(report, name, pair, ranked):
-    """A metric over two fields; None where the groups are not mostly a grid of them."""
+    """A metric over two fields; None where the groups are not mostly a grid of them. Of groups that differ in other
+    fields, the first of `ranked` is shown."""
     places = {}
-    for i in ranked:  # the best first: it stands for those that differ in other fields
+    for i in ranked:
         places.setdefault(tuple(text_of(report.groups[i].differs[path]) for path in pair), i)
     order = lambda at: sorted({key[at] for key in places}, key=_order)
     rows, columns = order(0), order(1)
