@@ -511,6 +511,34 @@ def test_axes_are_logarithmic_where_the_values_ask_for_it():
     assert (near.get_xscale(), near.get_yscale()) == ("linear", "linear")
 
 
+def test_parallel_axes_have_numbers_in_their_order_and_names_one_by_one():
+    points = [(10.0**-i, ("a", "b")[i % 2], 50.0 + i) for i in range(1, 6)]
+    axes = figures.parallel(["rate", "model", "accuracy"], points).axes[0]
+    lines = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 3]
+    np.testing.assert_allclose(
+        lines[::-1], [[1, 0, 0], [0.75, 1, 0.25], [0.5, 0, 0.5], [0.25, 1, 0.75], [0, 0, 1]], atol=1e-9
+    )
+    many = figures.parallel(["rate", "accuracy"], [(i, i) for i in range(101)]).axes[0]
+    assert [text.get_text() for text in many.texts[:8]] == [f"{100 * i / 7:.4g}" for i in range(8)]
+
+
+def test_numbers_that_were_drawn_are_shown_with_four_digits_and_kept_with_all(tmp_path):
+    for i, rate in enumerate((0.012345678, 1e-5)):
+        make_run(tmp_path / "runs" / str(i), **{RATE: rate})
+    _, found = write([tmp_path / "runs"], tmp_path / "out")
+    assert [group["name"] for group in found["groups"]] == ["learning_rate=0.01235", "learning_rate=1e-05"]
+    assert found["groups"][0]["config"] == {"optimizer.learning_rate": 0.012345678}
+    assert "\n0.012345678,test/accuracy" in (tmp_path / "out" / "results.csv").read_text()
+    assert "--config.optimizer.learning_rate=0.012345678" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_long_names_stand_one_below_the_other():
+    lines = [figures.Line("x" * length, np.arange(2.0), np.arange(2.0)) for length in (50, 2, 2, 2)]
+    (legend,) = figures.curves(lines, "step", "loss").legends
+    (short,) = figures.curves(lines[1:] * 2, "step", "loss").legends
+    assert legend._ncols == 1 and short._ncols == 2
+
+
 def test_bars_say_where_they_do_not_begin_at_0():
     near = figures.bars(["a", "b"], [97.0, 98.0], [(96.0, 98.0), None], [[96.5, 97.5], [98.0]], "accuracy, %").axes[0]
     assert near.get_xlim()[0] > 90 and "does not begin at 0" in near.get_xlabel()

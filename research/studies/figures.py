@@ -14,6 +14,7 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)
 MARKS = "os^Dvx*"
 MOST = len(COLOURS)  # lines that are told apart; others are grey
 ROWS = 40  # bars of a figure
+WIDE = 44  # letters of a name, beyond which no two stand side by side
 TICKS = 8  # of an axis that are the values themselves
 GREYS = "cividis"  # its brightness rises evenly, and colour-blind people see it as others do
 FORMATS = ("png", "pdf")
@@ -126,7 +127,7 @@ def parallel(names, points):
 
     Args:
         names: of the axes.
-        points: of each point its values, numbers or texts, one an axis.
+        points: of each point its values, numbers or texts, one an axis; the first lie on top.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -142,8 +143,10 @@ def parallel(names, points):
         heights.append(height)
         axes.axvline(i, color="0.6", linewidth=1)
         for at, text in ticks:
-            axes.annotate(text, (i, at), xytext=(4, 2), textcoords="offset points", fontsize=8, parse_math=False)
-    for line, value in zip(zip(*heights), values):
+            place = {"xytext": (4, 2), "textcoords": "offset points", "zorder": 3}
+            around = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+            axes.annotate(text, (i, at), fontsize=8, bbox=around, parse_math=False, **place)
+    for line, value in reversed(list(zip(zip(*heights), values))):
         axes.plot(range(len(names)), line, color=colours.to_rgba(value), alpha=0.9, linewidth=1.6)
     axes.set_xticks(range(len(names)), names, parse_math=False)
     axes.set_yticks([])
@@ -161,7 +164,7 @@ def bars(names, means, intervals, points, label):
         intervals: of each (low, high), or None.
         points: of each the values of its runs.
     """
-    figure = pictures.new_figure(7, 1.2 + 0.34 * len(names))
+    figure = pictures.new_figure(5 + 0.08 * max(map(len, names)), 1.2 + 0.34 * len(names))
     axes = figure.subplots()
     places = np.arange(len(names))
     every = [value for own in points for value in own] + [bound for pair in intervals if pair for bound in pair]
@@ -227,7 +230,8 @@ def _finish(figure, axes, lines, bottom, mark=lambda i: None):
         return
     names = [_plain(line.name) for line in lines[:MOST]] + [f"{len(lines) - MOST} others"] * (len(lines) > MOST)
     handles = [Line2D([], [], label=name, marker=mark(i), **_style(i)) for i, name in enumerate(names)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=1 if len(handles) < 4 else 2, fontsize=9)
+    short = len(names) > 3 and max(map(len, names)) <= WIDE
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 if short else 1, fontsize=9)
 
 
 def _plain(text):
@@ -242,10 +246,10 @@ def _heights(column):
         known = list(dict.fromkeys(map(str, column)))
         at = {text: i / max(1, len(known) - 1) for i, text in enumerate(known)}
         return [at[str(value)] for value in column], [(at[text], text) for text in known]
-    scale = math.log if is_log(column) else float
+    scale, back = (math.log, math.exp) if is_log(column) else (float, float)
     low, high = scale(min(column)), scale(max(column))
     height = lambda value: (scale(value) - low) / (high - low) if high > low else 0.5
     shown = sorted(set(column))
     if len(shown) > TICKS:
-        shown = [shown[round(i * (len(shown) - 1) / (TICKS - 1))] for i in range(TICKS)]
+        shown = [back(low + (high - low) * i / (TICKS - 1)) for i in range(TICKS)]
     return [height(value) for value in column], [(height(value), f"{value:.4g}") for value in shown]

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from research import config as configs
 from research import metrics, runs
 from research.errors import UserError, nearest
-from research.fields import text_of
 from research.studies import schedule
+from research.studies.tables import brief
 
 
 class Record(NamedTuple):
@@ -128,7 +128,7 @@ def groups(records):
             if record.status == "finished":
                 seeds[record.seed] = record.folder
             (finished if record.status == "finished" else failed).append(record)
-        name = ", ".join(f"{short(path)}={text_of(value)}" for path, value in differs.items())
+        name = ", ".join(f"{short(path)}={brief(value)}" for path, value in differs.items())
         finished = sorted(finished, key=lambda record: record.seed)
         result.append(Group(name or pathlib.Path(first.file).stem, differs, tuple(finished), tuple(failed)))
     return result, left

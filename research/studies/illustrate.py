@@ -162,7 +162,7 @@ def _against(report, name, path, ranked):
     factor, found = tables.factor_of(name), {}
     for i in ranked:
         others = {other: value for other, value in report.groups[i].differs.items() if other != path}
-        found.setdefault(", ".join(f"{gather.short(k)}={text_of(v)}" for k, v in others.items()), []).append(i)
+        found.setdefault(", ".join(f"{gather.short(k)}={tables.brief(v)}" for k, v in others.items()), []).append(i)
     lines = []
     for words, own in found.items():
         own = sorted(own, key=lambda i: report.groups[i].differs[path])

@@ -78,6 +78,11 @@ def title(metric):
     return f"{split} {words}" + (f", {unit}" if unit else "")
 
 
+def brief(value):
+    """A value of a config for people: a number that was drawn has four digits. CSV and JSON have them all."""
+    return text_of(float(f"{value:.4g}") if isinstance(value, float) else value)
+
+
 def factor_of(metric):
     return metrics.shown(metric.partition("/")[2])[2]
 
@@ -101,7 +106,7 @@ def results(paths, rows, names, spread):
     head = [*paths, *(["left out"] if left else []), *map(title, names), "time a run"]
     body = []
     for number, row in enumerate(rows):
-        cells = [Cell(text_of(row["differs"][path]), sort=_sort(row["differs"][path])) for path in paths]
+        cells = [Cell(brief(row["differs"][path]), sort=_sort(row["differs"][path])) for path in paths]
         cells += [Cell(row["left_out"], sort=row["left_out"])] if left else []
         for name in names:
             found, bold = row["metrics"][name]
