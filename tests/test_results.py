@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_report import make_run
+from made_runs import make_run
 
 from research.errors import UserError
 from research.studies import results

@@ -57,8 +57,6 @@ def test_the_bootstrap_of_many_values_is_near_the_t_interval_and_leans_to_the_lo
     skewed = rng.exponential(size=20)
     low, high = bootstrap_interval(skewed)
     assert high - skewed.mean() > skewed.mean() - low
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values)
-    assert bootstrap_interval(skewed, np.median) != bootstrap_interval(skewed)
 
 
 def test_students_sleep_data_give_the_published_values():

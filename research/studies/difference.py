@@ -17,10 +17,7 @@ def read(folder):
     """
     if not runs.is_begun(folder):
         raise UserError(2, f"{folder}: no run folder: it has no config.json")
-    (record,) = gather.read([folder])
-    if record.status == "unreadable":
-        raise UserError(2, record.reason)
-    return record
+    return gather.readable(gather.read([folder]))[0]
 
 
 def differences(a, b):

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from research import pictures
-from research.errors import UserError
 
 # Okabe and Ito's colours, which colour-blind people tell apart, without yellow, which is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -49,7 +48,7 @@ def curves(lines, x, y):
         lines: of Line; those after the first MOST are grey.
         x, y: the axes' labels.
     """
-    figure, axes = _axes(lines, x, y)
+    figure, axes = _axes(x, y)
     bottom = _bottom(lines)
     for i, line in reversed(list(enumerate(lines))):
         style = _style(i)
@@ -74,7 +73,7 @@ def against(lines, x, y, joined=True):
     Args:
         joined: whether a line's means are joined: not, where they differ in more than this number.
     """
-    figure, axes = _axes(lines, x, y)
+    figure, axes = _axes(x, y)
     bottom = _bottom(lines)
     for i, line in reversed(list(enumerate(lines))):
         style = _style(i)
@@ -188,9 +187,7 @@ def bars(names, means, intervals, points, label):
     return figure
 
 
-def _axes(lines, x, y):
-    if not lines:
-        raise UserError(2, f"{y}: nothing to draw")
+def _axes(x, y):
     figure = pictures.new_figure(7.5, 4.2)
     axes = figure.subplots()
     axes.set_xlabel(x, parse_math=False)

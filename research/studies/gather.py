@@ -102,8 +102,20 @@ def _record(folder):
     except UserError as error:
         return Record(folder, "unreadable", str(error))
     except (AttributeError, TypeError, KeyError):
-        return Record(folder, "unreadable", "its files are none of a run of ours")
+        return Record(folder, "unreadable", f"{folder}: its files are none of a run of ours")
     return record
+
+
+def readable(records):
+    """Some records, of which each could be read.
+
+    Raises:
+        UserError: 2, with the reason of the first that could not.
+    """
+    for record in records:
+        if record.status == "unreadable":
+            raise UserError(2, record.reason)
+    return records
 
 
 def groups(records):
@@ -188,8 +200,10 @@ def judged_by(group):
     return f"validation/{group.config['eval.metric']}", group.config["eval.direction"]
 
 
-def is_better(value, best, metric):
-    return metrics.is_better(value, best, metrics.direction_of(metric.split("/")[1]))
+def best_first(means, metric, direction=None):
+    """The keys of {key: mean of a metric} in their order; the direction is the metric's usual one, if not given."""
+    direction = direction or metrics.direction_of(metric.split("/")[1])
+    return sorted(means, key=means.get, reverse=direction == "max")
 
 
 def _key(record):

@@ -10,24 +10,21 @@ from research.fields import text_of
 from research.studies import figures, gather, statistics, tables
 from research.studies.statistics import FEW
 
-FORMATS = figures.FORMATS
 PATHS = 3  # fields of which each pair has a heat map
 
 
 def draw(report, folder):
     """Writes the figures of a report as PNG and PDF; {name of the files: what they show}."""
-    name = report.names[0]
+    name, (metric, direction) = report.names[0], gather.judged_by(report.groups[0])
     ranked = _ranked(report, name)
-    metric, _ = gather.judged_by(report.groups[0])
-    made = {}
+    counts, made = _counts(report, name, ranked), {}
 
     def keep(stem, says, figure):
         stem = re.sub(r"[^A-Za-z0-9]+", "_", stem)
         figures.save(figure, folder / stem)
         made[stem] = says
 
-    for curve in dict.fromkeys((metric, "train/loss")):
-        lines = [line for i in ranked if (line := _curve(report.groups[i], curve, report.spread))]
+    for curve, lines in _curves(report, ranked, (metric, "train/loss")).items():
         if lines:
             says = f"{tables.title(curve)} over steps; {_bands(report.spread, 'bands')}"
             keep(f"curves {curve}", says, figures.curves(lines, "step", tables.title(curve)))
@@ -39,11 +36,12 @@ def draw(report, folder):
         says = f"{tables.title(name)} against {path}; {_bands(report.spread, 'whiskers')}"
         lines = _against(report, name, path, ranked)
         joined = any(len(line.x) > 1 for line in lines)  # else the points are drawn at random, and share no line
-        lines = lines if joined else [_joined(lines)]
+        lines = lines if joined else [_joined(lines, f"all groups ({counts})")]
         keep(f"against {path}", says, figures.against(lines, path, tables.title(name), joined))
     for pair in itertools.combinations(paths[:PATHS], 2):
         # In one place stands the best on validation: to choose by the test would flatter it.
-        drawn = _heat_map(report, name, pair, [i for i in _ranked(report, metric) if i in ranked] or ranked)
+        chosen = [i for i in _ranked(report, metric, direction) if i in ranked] or ranked
+        drawn = _heat_map(report, name, pair, chosen)
         if drawn:
             beside = ", of the other fields those that are best on validation" if len(paths) > 2 else ""
             keep(f"heat {' '.join(pair)}", f"{tables.title(name)} over {pair[0]} and {pair[1]}{beside}", drawn)
@@ -52,22 +50,23 @@ def draw(report, folder):
         points = [[value if _is_number(value) else text_of(value) for value in point] for point in points]
         values = [tables.factor_of(name) * report.summaries[i][name].mean for i in ranked]
         points = [[*point, value] for point, value in zip(points, values)]
-        says = f"each group's fields, coloured by its {tables.title(name)}"
-        keep(f"parallel {name}", says, figures.parallel([*paths, tables.title(name)], points))
+        says = f"each group's fields, coloured by its {tables.title(name)}; {tables.MARK} fewer than {FEW} seeds"
+        keep(f"parallel {name}", says, figures.parallel([*paths, f"{tables.title(name)} ({counts})"], points))
     return made
 
 
 def curves(records, metric):
-    """A figure of single runs' curves, each with its folder's name.
+    """A figure of single runs' curves, each with its folder's name, and the folders of the runs without such rows.
 
     Args:
         metric: as train/loss.
     """
     names = [record.folder.name for record in records]
     label = lambda record: record.folder.name if names.count(record.folder.name) == 1 else str(record.folder)
-    read = [(label(record), _rows(record, metric)) for record in records]
-    lines = [figures.Line(name, x, y) for name, (x, y) in read if len(x)]
-    return figures.curves(lines, "step", tables.title(metric)) if lines else None
+    read = [(record, *_values(runs.read_rows(record.folder), metric)) for record in records]
+    lines = [figures.Line(label(record), x, y) for record, x, y in read if len(x)]
+    figure = figures.curves(lines, "step", tables.title(metric)) if lines else None
+    return figure, [record.folder for record, x, _ in read if not len(x)]
 
 
 def metrics_of(record):
@@ -83,11 +82,11 @@ def _bands(spread, word):
     return f"{word} are {what} over seeds; {tables.MARK} fewer than {FEW}, and none drawn"
 
 
-def _ranked(report, name):
+def _ranked(report, name, direction=None):
     """The numbers of the groups that have a metric, the best first."""
-    known = [i for i, own in enumerate(report.summaries) if name in own]
-    mean = lambda i: report.summaries[i][name].mean
-    return sorted(known, key=mean, reverse=gather.is_better(1.0, 0.0, name))
+    return gather.best_first(
+        {i: own[name].mean for i, own in enumerate(report.summaries) if name in own}, name, direction
+    )
 
 
 def _named(group):
@@ -95,23 +94,34 @@ def _named(group):
     return f"{group.name} (n = {tables.seeds(n)})"
 
 
-def _rows(record, metric):
+def _values(rows, metric):
     """(steps, values) of a run's rows, in the metric's unit."""
     split, _, name = metric.partition("/")
-    rows = {r["step"]: r[name] for r in runs.read_rows(record.folder) if r["split"] == split and name in r}
-    steps = sorted(rows)
-    return np.array(steps), tables.factor_of(metric) * np.array([rows[step] for step in steps], np.float64)
+    found = {row["step"]: row[name] for row in rows if row["split"] == split and name in row}
+    steps = sorted(found)
+    return np.array(steps), tables.factor_of(metric) * np.array([found[step] for step in steps], np.float64)
 
 
-def _curve(group, metric, spread):
-    """A group's line over the steps that all its runs have; None where there are none."""
-    own = [_rows(record, metric) for record in group.records]
+def _curves(report, ranked, metrics):
+    """{metric: lines of the groups that have it}; the rows of one group at a time are in memory."""
+    lines = {metric: [] for metric in metrics}
+    for group in (report.groups[i] for i in ranked):
+        rows = [runs.read_rows(record.folder) for record in group.records]
+        for metric, own in lines.items():
+            if line := _curve(_named(group), rows, metric, report.spread):
+                own.append(line)
+    return lines
+
+
+def _curve(name, rows, metric, spread):
+    """The line of a group's runs over the steps that all of them have; None where there are none."""
+    own = [_values(of_run, metric) for of_run in rows]
     steps = sorted(set.intersection(*(set(x.tolist()) for x, _ in own))) if own else []
     if not steps:
         return None
     values = np.stack([y[np.searchsorted(x, steps)] for x, y in own])  # [runs, steps]
     low, high = _interval(values, spread)
-    return figures.Line(_named(group), np.array(steps), values.mean(axis=0), low, high, tuple(own))
+    return figures.Line(name, np.array(steps), values.mean(axis=0), low, high, tuple(own))
 
 
 def _interval(values, spread):
@@ -170,24 +180,25 @@ def _against(report, name, path, ranked):
         mean = factor * np.array([report.summaries[i][name].mean for i in own])
         bounds = [_spread(report.summaries[i][name], report.spread, factor) or (np.nan, np.nan) for i in own]
         low, high = np.array(bounds).T
-        few = min(report.summaries[i][name].n for i in own)
         points = [(at, factor * value) for at, i in zip(x, own) for value in report.groups[i].values(name).values()]
-        n = f"n {'=' if _same_n(report, name, own) else '≥'} {tables.seeds(few)}"
-        label = f"{words} ({n})" if words else n
+        counts = _counts(report, name, own)
+        label = f"{words} ({counts})" if words else counts
         lines.append(figures.Line(label, x, mean, low, high, (tuple(np.array(points).T),)))
     return lines
 
 
-def _joined(lines):
+def _joined(lines, name):
     """Lines of a point each as one."""
     x, mean, low, high = (
         np.concatenate([getattr(line, field) for line in lines]) for field in ("x", "mean", "low", "high")
     )
-    return figures.Line("all groups", x, mean, low, high, tuple(run for line in lines for run in line.runs))
+    return figures.Line(name, x, mean, low, high, tuple(run for line in lines for run in line.runs))
 
 
-def _same_n(report, name, own):
-    return len({report.summaries[i][name].n for i in own}) == 1
+def _counts(report, name, numbers):
+    """How many seeds some groups have: "n = 3", or "n ≥ 2†" where they have not as many each."""
+    counts = {report.summaries[i][name].n for i in numbers}
+    return f"n {'=' if len(counts) == 1 else '≥'} {tables.seeds(min(counts))}"
 
 
 def _heat_map(report, name, pair, ranked):
@@ -207,7 +218,8 @@ def _heat_map(report, name, pair, ranked):
         at = rows.index(row), columns.index(column)
         values[at] = factor * summary.mean
         texts[at[0]][at[1]] = f"{tables.figure(summary, report.spread, factor)} ({tables.seeds(summary.n)})"
-    return figures.heat_map(rows, columns, values, texts, (*pair, tables.title(name)))
+    label = f"{tables.title(name)} ({_counts(report, name, ranked)})"
+    return figures.heat_map(rows, columns, values, texts, (*pair, label))
 
 
 def _order(text):

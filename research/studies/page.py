@@ -4,6 +4,7 @@ import base64
 import os
 import pathlib
 import shlex
+import sys
 import urllib.parse
 
 import jinja2
@@ -15,7 +16,7 @@ from research.studies.figures import FORMATS
 TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 
 
-def make(report, shown, drawn, beside, output, command):
+def make(report, shown, drawn, beside, output):
     """The page's text.
 
     Args:
@@ -24,7 +25,6 @@ def make(report, shown, drawn, beside, output, command):
         drawn: {name of a figure's files: what it shows}.
         beside: the folder in which the figures are.
         output: the folder in which the page will stand.
-        command: that made it.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["url"] = lambda folder: _link(folder, output)
@@ -43,7 +43,7 @@ def make(report, shown, drawn, beside, output, command):
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         runs=sum(len(group.records) for group in report.groups),
         groups=groups,
-        command=command,
+        command=_command([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         failed=report.failed,
         notes=report.notes,
         results=shown["results"],
@@ -77,13 +77,17 @@ def runs_table(report, group):
         row += [tables.Cell(text, sort=value) for text, value in zip(shown, values)]
         row += [tables.Cell(str(record.result[key]), sort=record.result[key]) for key in ("best_step", "step")]
         row.append(tables.Cell(tables.clock(record.result["seconds"]), sort=record.result["seconds"]))
-        row += [tables.Cell(text) for text in (commit, gather.hardware(start), _command(start))]
+        row += [
+            tables.Cell(text)
+            for text in (commit, gather.hardware(start), _command(start.get("command") or ["unknown"]))
+        ]
         rows.append(row)
     return tables.Table(head, rows, [], 1)
 
 
-def _command(start):
-    script, *flags = start.get("command") or ["unknown"]
+def _command(arguments):
+    """A script's arguments, its own name first, as they are typed."""
+    script, *flags = arguments
     stem = script.removesuffix(".py")
     return shlex.join([*(("python", "-m", f"experiments.{stem}") if stem != script else (script,)), *flags])
 

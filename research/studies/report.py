@@ -3,14 +3,13 @@
 import math
 import os
 import pathlib
-import shlex
-import sys
 import tempfile
 from typing import NamedTuple
 
 from research import runs
 from research.errors import UserError
-from research.studies import gather, illustrate, page, statistics, tables
+from research.fields import text_of
+from research.studies import figures, gather, illustrate, page, statistics, tables
 from research.studies.statistics import CONFIDENCE, FEW
 
 TESTS = {  # by name, and whether paired
@@ -82,9 +81,7 @@ def _judged(names, values, summaries, test, paired):
     best, against = {}, {name: {} for name in names}
     for name in names:
         means = {i: own[name].mean for i, own in enumerate(summaries) if name in own}
-        for i, mean in means.items():
-            if gather.is_better(mean, means.get(best.get(name)), name):
-                best[name] = i
+        best[name] = gather.best_first(means, name)[0]
         first = values[best[name]][name]
         for i in means:
             own = values[i][name]
@@ -112,9 +109,8 @@ def _chosen(found, summaries):
     if len({gather.judged_by(group) for group in found}) > 1:
         return []
     metric, direction = gather.judged_by(found[0])
-    sign = -1 if direction == "max" else 1
-    means = {i: sign * own[metric].mean for i, own in enumerate(summaries) if metric in own}
-    return [f"Best on {tables.title(metric)}: {found[min(means, key=means.get)].name}."] if means else []
+    means = {i: own[metric].mean for i, own in enumerate(summaries) if metric in own}
+    return [f"Best on {tables.title(metric)}: {found[gather.best_first(means, metric, direction)[0]].name}."]
 
 
 def _mixed(found):
@@ -128,27 +124,30 @@ def _mixed(found):
 
 
 def results_table(report):
+    """A row for each group: what tells it from the others, what is left out, its metrics and the time of a run."""
+    paths = list(report.groups[0].differs)
+    left = any(group.failed for group in report.groups)
+    head = [*(paths or ["config"]), *(["left out"] if left else []), *map(tables.title, report.names), "time a run"]
     rows = []
     for number, group in enumerate(report.groups):
-        statuses = [record.status for record in group.failed]
-        own = {name: (report.summaries[number].get(name), report.is_bold(name, number)) for name in report.names}
-        rows.append(
-            {
-                "differs": group.differs or {"config": group.name},
-                "left_out": ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)),
-                "metrics": own,
-                "seconds": seconds_of(group),
-            }
-        )
-    table = tables.results(list(rows[0]["differs"]), rows, report.names, report.spread)
+        cells = [tables.Cell(tables.brief(group.differs[path]), sort=group.differs[path]) for path in paths]
+        cells = cells or [tables.Cell(group.name)]
+        if left:
+            statuses = [record.status for record in group.failed]
+            counts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
+            cells.append(tables.Cell(", ".join(counts)))
+        for name in report.names:
+            found = report.summaries[number].get(name)
+            if found is None:
+                cells.append(tables.Cell("- (0)"))
+                continue
+            text = f"{tables.figure(found, report.spread, tables.factor_of(name))} ({tables.seeds(found.n)})"
+            cells.append(tables.Cell(text, report.is_bold(name, number), found.mean, number))
+        seconds = [record.result["seconds"] for record in group.records]
+        mean = sum(seconds) / len(seconds) if seconds else None
+        rows.append([*cells, tables.Cell("-" if mean is None else tables.clock(mean), sort=mean)])
     failed = [f"Left out: {record.folder}: {record.status}: {record.reason}" for record in report.failed]
-    return table._replace(notes=[*report.notes, *failed])
-
-
-def seconds_of(group):
-    """The mean time of a group's runs; None where none is finished."""
-    seconds = [record.result["seconds"] for record in group.records]
-    return sum(seconds) / len(seconds) if seconds else None
+    return tables.Table(head, rows, [*report.notes, *failed], len(head) - len(report.names) - 1)
 
 
 def comparison_table(report):
@@ -212,7 +211,7 @@ def as_csv(report):
         for name, found in own.items():
             plain = [getattr(found, field) for field in fields if field not in pairs]
             bounds = [bound for pair in pairs for bound in (getattr(found, pair) or (None, None))]
-            differs = [tables.text_of(group.differs[path]) for path in paths]
+            differs = [text_of(group.differs[path]) for path in paths]
             lines.append([*differs, name, *plain, *bounds, found.n < FEW])
     return tables.as_csv(head, lines)
 
@@ -241,7 +240,7 @@ def details_table(report):
     return tables.Table(head, rows, [], 2)
 
 
-def write(report, output, command=None):
+def write(report, output):
     """Writes tables, figures, report.json and report.html into a folder: an empty one, or that of an earlier report,
     whose files go. All is made beside it first: what goes wrong costs the earlier one nothing.
 
@@ -253,7 +252,7 @@ def write(report, output, command=None):
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}", dir=output.parent) as beside:
-            files = _write(report, output, pathlib.Path(beside), command)
+            files = _write(report, output, pathlib.Path(beside))
             for name in [*files, "report.json"]:  # last: it names the others
                 os.replace(f"{beside}/{name}", output / name)
         for name in set(before) - {*files, "report.json"}:
@@ -262,7 +261,7 @@ def write(report, output, command=None):
         raise UserError(5, f"{output}: cannot be written: {error.strerror}") from error
 
 
-def _write(report, output, beside, command):
+def _write(report, output, beside):
     """Writes all files beside the folder in which they will stand; their names, but for report.json."""
     shown = {"results": results_table(report), "comparisons": comparison_table(report)}
     shown = {name: table for name, table in shown.items() if table}
@@ -275,9 +274,8 @@ def _write(report, output, beside, command):
     for name, lines in texts.items():
         runs.write_text(beside / name, "".join(f"{line}\n" for line in lines))
     drawn = illustrate.draw(report, beside)
-    files = [*texts, *(f"{stem}.{kind}" for stem in drawn for kind in illustrate.FORMATS), "report.html"]
-    command = shlex.join(["python", "-m", "experiments.report", *sys.argv[1:]]) if command is None else command
-    text = page.make(report, shown | {"details": details_table(report)}, drawn, beside, output, command)
+    files = [*texts, *(f"{stem}.{kind}" for stem in drawn for kind in figures.FORMATS), "report.html"]
+    text = page.make(report, shown | {"details": details_table(report)}, drawn, beside, output)
     runs.write_text(beside / "report.html", text)
     runs.write_json(beside / "report.json", as_json(report) | {"files": [*files, "report.json"]})
     return files

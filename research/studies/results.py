@@ -56,8 +56,8 @@ def keep(folders, kept):
         UserError: 2, for a run that is not finished, and for runs of a row that are no group.
     """
     found, left = gather.groups(gather.read(folders) if folders else [])
-    for record in [*left, *(record for group in found for record in group.failed)]:
-        raise UserError(2, f"{record.folder}: {record.status}: {record.reason}")
+    if failed := [*left, *(record for group in found for record in group.failed)]:
+        raise UserError(2, "; ".join(f"{record.folder}: {record.status}: {record.reason}" for record in failed))
     added = {}
     for group in found:
         first = group.records[0]

@@ -27,7 +27,7 @@ LATEX = {
 class Cell(NamedTuple):
     text: str
     bold: bool = False
-    sort: Any = None  # a number or a text, by which a page sorts
+    sort: Any = None  # by which a page sorts; its text, if not given
     group: int | None = None  # whose number it is
     link: Any = None  # a folder
 
@@ -59,9 +59,8 @@ def figure(summary, spread="t", factor=1.0):
         return rounded(mean, None)[0]
     if spread == "bootstrap":
         low, high = (factor * bound for bound in summary.bootstrap)
-        return (
-            f"{rounded(mean, (high - low) / 2)[0]} [{', '.join(rounded(x, (high - low) / 2)[0] for x in (low, high))}]"
-        )
+        middle, low, high = (rounded(value, (high - low) / 2)[0] for value in (mean, low, high))
+        return f"{middle} [{low}, {high}]"
     half = factor * (summary.std if spread == "std" else summary.interval[1] - summary.mean)
     return " ± ".join(rounded(mean, half))
 
@@ -91,30 +90,6 @@ def clock(seconds):
     """1:02:03 or 2:03."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
-
-
-def results(paths, rows, names, spread):
-    """The table of a report.
-
-    Args:
-        paths: of the config, in which the rows differ.
-        rows: of each group {"differs", "seconds", "left_out", "metrics": {name: (Summary or None, bold)}}.
-        names: of metrics, as test/accuracy.
-        spread: one of SPREADS.
-    """
-    left = any(row["left_out"] for row in rows)
-    head = [*paths, *(["left out"] if left else []), *map(title, names), "time a run"]
-    body = []
-    for number, row in enumerate(rows):
-        cells = [Cell(brief(row["differs"][path]), sort=_sort(row["differs"][path])) for path in paths]
-        cells += [Cell(row["left_out"], sort=row["left_out"])] if left else []
-        for name in names:
-            found, bold = row["metrics"][name]
-            text = f"{figure(found, spread, factor_of(name))} ({seeds(found.n)})" if found else "- (0)"
-            cells.append(Cell(text, bold, found.mean if found else None, number))
-        seconds = row["seconds"]
-        body.append([*cells, Cell("-" if seconds is None else clock(seconds), sort=seconds)])
-    return Table(head, body, [f"{SPREADS[spread]}; in brackets the seeds, {MARK} fewer than {FEW}."], len(paths) + left)
 
 
 def as_lines(table):
@@ -167,7 +142,3 @@ def _exponent(value):
 
 def _fixed(value, decimals):
     return f"{round(value, decimals):.{max(0, decimals)}f}"
-
-
-def _sort(value):
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else text_of(value)
