@@ -156,6 +156,14 @@ def test_plot_names_what_it_cannot_draw(tmp_path, capsys):
     assert line.startswith(f"error: {lacking}: ") and not (tmp_path / "b.png").exists()
 
 
+def test_the_fewest_seeds_of_several_groups_are_told(tmp_path):
+    rates = make_rates(tmp_path / "runs")
+    count = lambda: illustrate._counts(report.make([rates]), "test/accuracy", range(3))
+    assert count() == "n = 3"
+    (rates / "0.1_1" / "result.json").unlink()
+    assert count() == "n ≥ 2†"
+
+
 def test_every_figure_marks_few_seeds(tmp_path, monkeypatch):
     for i, rate in enumerate((0.1, 0.01)):
         for j, steps in enumerate((8, 16)):

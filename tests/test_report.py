@@ -54,6 +54,7 @@ def test_bold_are_the_best_and_those_that_do_not_differ_from_it(rates, tmp_path)
     lines = (tmp_path / "out" / "results.md").read_text().splitlines()
     assert lines[3].split(" | ")[1] == "71.0 ± 2.5 (3)" and lines[2].split(" | ")[1] == "**92 ± 8 (3)**"
     assert "\\textbf{92 $\\pm$ 8 (3)}" in (tmp_path / "out" / "results.tex").read_text()
+    assert r"\begin{tabular}{lrrr}" in (tmp_path / "out" / "results.tex").read_text()
     assert "Welch's t test" in found["notes"][1] and "Holm over 4 comparisons" in found["notes"][1]
     far = found["groups"][1]["metrics"]["test/accuracy"]["from_best"]
     assert far["difference"] == pytest.approx(0.71 - 2.77 / 3) and far["p"] < far["p_holm"] < 0.05
@@ -110,6 +111,8 @@ def test_runs_that_failed_are_named_and_in_no_number(mixed, tmp_path):
     assert [run["status"] for run in found["failed"]] == list(STATUSES)
     assert [run["reason"] for run in found["failed"]][0] == "diverged of old age"
     assert found["failed"][3]["reason"] == "no result; at step 8"
+    assert "**" not in (tmp_path / "out" / "results.md").read_text()  # one group is the best of none
+    assert r"\begin{tabular}{llrrr}" in (tmp_path / "out" / "results.tex").read_text()
     for name in ("results.md", "results.tex", "report.html"):
         text = (tmp_path / "out" / name).read_text()
         for status in STATUSES:
