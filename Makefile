@@ -32,7 +32,7 @@ lint: $(VENV)/dev.done
 	$(RUN) -m ruff format --check .
 
 results: $(VENV)/run.done
-	$(RUN) -m research.studies.results
+	$(RUN) -m experiments.reproduce --write
 
 # A folder made by another Python is made anew.
 $(VENV)/python: FORCE

@@ -6,8 +6,8 @@
 GPT-2's form with 6 layers of width 384, 6 heads, context 256 and 69 tokens, float32, fresh weights: 200 tokens behind a
 prompt of 32, the likeliest at each step, for one text and for eight at once. Ours is what `experiments.generate` runs,
 piece by piece; the peer is GPT2LMHeadModel with its cache. Counted are tokens written. Each side is a process of its
-own that works in turns of some seconds, the others waiting. Writes results/speed_generation.json, from which `python
--m research.studies.results` makes README's table.
+own that works in turns of some seconds, the others waiting. Writes results/speed_generation.json, from which `make
+results` makes README's table.
 """
 
 from typing import NamedTuple

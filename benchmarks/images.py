@@ -8,7 +8,7 @@ real data through the project's own pipeline; the peers have a batch in memory. 
 their defaults: PyTorch eager with the fused optimizer, in its default layout and in channels_last; Keras on TensorFlow,
 where that is installed (`pip install tensorflow`), by its compiled train_step; ours with the settings named in
 WORKLOADS, which change no number beyond rounding. Writes results/speed_images.json, from which
-`python -m research.studies.results` makes README's table.
+`make results` makes README's table.
 """
 
 from benchmarks.turns import again, compare, ours

@@ -9,7 +9,7 @@ are target tokens. Both sides compute the same in each row: without attention; w
 ("additive_fed"), where it steps through the target by GRU cells. Translating: the last of these networks, 64 sources of
 100 tokens, outputs of up to 100 tokens, greedy and by a beam of 4; counted are sentences, and the peer is
 PyTorch's step by step. Each side is a process of its own that works in turns of some seconds, the others waiting.
-Writes results/speed_recurrent.json, from which `python -m research.studies.results` makes README's table.
+Writes results/speed_recurrent.json, from which `make results` makes README's table.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@
 gensim trains one model a seed of --seeds, with the runs' dimensions, window, negatives, subsampling, epochs and least
 count. Sets hold word, word and score a line: WordSim-353 (Finkelstein et al. 2002), SimLex-999 (Hill et al. 2015).
 Neighbours are shown of WORDS, which were chosen before any was looked at, by the first run. Writes
-results/similarity.json, from which `python -m research.studies.results` makes README's table.
+results/similarity.json, from which `make results` makes README's table.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 Each is the whole command experiments.sweep, start to table, in rounds that take turns; the compile cache is warm.
 Beside the trials an hour stands what a sweep takes beyond the time that its runs themselves tell. Writes
-results/speed_sweeps.json, from which `python -m research.studies.results` makes README's table.
+results/speed_sweeps.json, from which `make results` makes README's table.
 """
 
 import argparse

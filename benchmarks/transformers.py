@@ -9,7 +9,7 @@ Ours reads tiny_shakespeare through the project's own pipeline, with the setting
 number beyond rounding; the peer is a compact module with scaled_dot_product_attention and the fused optimizer, on a
 batch in memory, eager and by torch.compile. In the rows of bfloat16 ours computes its products in it, PyTorch by
 autocast; parameters are float32. Counted are tokens. Each side is a process of its own that works in turns of a second.
-Writes results/speed_transformers.json, from which `python -m research.studies.results` makes README's table.
+Writes results/speed_transformers.json, from which `make results` makes README's table.
 """
 
 from benchmarks.turns import again, compare, ours

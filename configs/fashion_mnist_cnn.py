@@ -5,7 +5,7 @@
 Its README lists 91.6 % for two convolutions with pooling.
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
-base   2 cores (AMD EPYC)       4:24   92.30 ± 0.14 (3)
+base   2 cores (AMD EPYC)       4:24   92.30 ± 0.14 (3)  at least 91.6: met, p = 0.007
 """
 
 from research.config import base, sized
@@ -43,3 +43,8 @@ def get_config(size="base"):
         "log.every_steps": 5,
     }
     return sized(config, size, cpu=cpu, tiny=tiny)
+
+
+def claims():
+    published = {"paper": "Xiao et al. 2017, README", "table": "Benchmark", "row": "2 Conv+pooling"}
+    return [{"size": "base", "metric": "accuracy", "published": 0.916, **published}]

@@ -66,3 +66,9 @@ def get_config(size="base"):
         "checkpoint.every_steps": 6,
     }
     return sized(config, size, cpu=cpu, tiny=tiny)
+
+
+def claims():
+    published = {"published": 2.85, "met": "at_most", "paper": "Karpathy 2022, nanoGPT", "row": "OpenWebText, 124M"}
+    own = {"split": "validation", "metric": "loss", "also": ("bits_per_byte",), "seeds": 2, "gpu": True}
+    return [{"size": "base", "needs": "the folder openwebtext", **published, **own}]

@@ -73,3 +73,7 @@ def get_config(size="base"):
         "log.every_steps": 3,
     }
     return sized(config, size, cpu=cpu, tiny=tiny)
+
+
+def claims():
+    return [{"size": "cpu", "metric": "bits_per_byte"}]  # nothing is published of this text

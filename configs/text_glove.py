@@ -58,3 +58,8 @@ def get_config(size="base"):
 
 def sweep_window():
     return [{"data.window": window} for window in (5, 10, 15)]
+
+
+def claims():
+    """Its loss on pairs; how good the vectors are, README has beside gensim's."""
+    return [{"size": "cpu", "metric": "loss"}]

@@ -81,3 +81,9 @@ def sweep_width():
 
 def sweep_negatives():
     return [{"task.negatives": n, "task.shared_negatives": 4 * n} for n in (2, 5, 10)]
+
+
+def claims():
+    """Its loss on pairs; how good the vectors are, README has beside gensim's."""
+    skipgram = {"size": "cpu", "metric": "loss"}
+    return [skipgram, {**skipgram, "variant": "cbow", "overrides": {"task.name": "cbow"}}]

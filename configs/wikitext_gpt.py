@@ -75,3 +75,7 @@ def get_config(size="base"):
         "log.every_steps": 3,
     }
     return sized(config, size, cpu=cpu, tiny=tiny)
+
+
+def claims():
+    return [{"size": "cpu", "metric": "perplexity", "also": ("bits_per_byte",)}]  # nothing is published of this size

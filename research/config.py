@@ -69,12 +69,11 @@ def load_file(argument):
     return override(config, {}), file, size or "base"
 
 
-def load_sweeps(argument):
-    """The sweeps of a config file, {name: function of nothing that gives a list of {dotted path: value}}."""
+def load_names(argument):
+    """What a config file defines beside get_config, {name: value}: sweep_<name>() and claims()."""
     file = str(argument).partition(":")[0]
     with users_code(f"--config: {file}", __file__):
-        found = vars(_module(file))
-    return {name.removeprefix("sweep_"): value for name, value in found.items() if name.startswith("sweep_")}
+        return vars(_module(file))
 
 
 def _module(file):

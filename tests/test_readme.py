@@ -26,15 +26,18 @@ def commands(text):
 
 
 def tiny(words):
-    """A command's script and flags, with the size of its config replaced by tiny."""
+    """A command's script and flags, with the size of its config or claim replaced by tiny."""
     script, flags = words[2].removeprefix("experiments."), words[3:]
+    flags = [re.sub("^--size=.*", "--size=tiny", flag) for flag in flags]
     return script, [re.sub(r"^(--config=configs/\w+\.py)(:\w+)?$", r"\1:tiny", flag) for flag in flags]
 
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """An empty folder with configs/ in it, as the working folder."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    """A folder with configs/ in it, whose claims of size cpu are of tiny, as the working folder."""
+    (tmp_path / "configs").mkdir()
+    for path in CONFIGS:
+        (tmp_path / "configs" / path.name).write_text(path.read_text().replace('"size": "cpu"', '"size": "tiny"'))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -146,9 +149,8 @@ def test_the_worked_example_of_adding_one_works(kind, tmp_path):
         assert result["metrics"]["test"]["accuracy"] > 0.9
 
 
-def test_figures_are_those_of_the_results():
+def test_figures_are_those_of_the_results(monkeypatch, capsys):
     """README's tables and the headers are what research/studies/results.py makes from results/."""
-    made = results.derived()
-    assert ROOT / "README.md" in made and len(made) > 10
-    for path, text in made.items():
-        assert path.read_text() == text, path
+    monkeypatch.chdir(ROOT)
+    assert run_script("reproduce", "--check") == 0, capsys.readouterr()
+    assert len(results.derived()) > 10

@@ -1,12 +1,8 @@
-"""What tables say of measured results: ratios that other work on the machine cannot bend unseen, and kept runs."""
-
-import json
+"""What tables say of measured results: ratios that other work on the machine cannot bend unseen, and sides."""
 
 import pytest
-from made_runs import make_run
 
-from research.errors import UserError
-from research.studies import results
+from research.studies import claims
 from research.studies.results import TABLES, disturbed, ratios, similarity
 
 
@@ -54,37 +50,14 @@ def test_spread_is_over_seeds_and_one_seed_has_none():
     assert theirs == ("gensim, skipgram", "1†", "1:01", "0.4000", "0.1000")
 
 
-def test_a_linear_model_stands_beside_our_runs_on_the_same_messages(tmp_path, monkeypatch):
-    run = lambda accuracy, seconds: {"metrics": {"accuracy": accuracy}, "seconds": seconds}
-    kept = {"newsgroups_gpt+pretrained+bare:cpu": [run(0.5, 60), run(0.6, 62)], "mnist_cnn:cpu": [run(0.9, 1)]}
-    (tmp_path / "runs.json").write_text(json.dumps(kept))
-    monkeypatch.setattr(results, "KEPT", tmp_path / "runs.json")
+def test_a_linear_model_stands_beside_our_runs_on_the_same_messages():
+    run = lambda accuracy, seconds: {"metrics": {"test/accuracy": accuracy}, "seconds": seconds}
+    bare, runs = "no headers, footers, quotes", [run(0.5, 60), run(0.6, 62)]
+    claim = claims.Claim("configs/newsgroups_gpt.py", None, "cpu", "accuracy", variant="pretrained+bare")
+    kept = [claims.Judged(claim, runs, None, None, "", "")]
+    kept.append(claims.Judged(claim._replace(file="configs/mnist_cnn.py"), [run(0.9, 1)], None, None, "", ""))
     _, rows_of = TABLES["newsgroups.json"]
-    bare = "no headers, footers, quotes"
-    assert list(rows_of({"sides": {f"linear, {bare}": [run(0.7, 5)]}}))[1:] == [
+    assert list(rows_of({"sides": {f"linear, {bare}": [run(0.7, 5)]}}, kept))[1:] == [
         ("linear", bare, "70.00", "1†", "0:05"),
         ("newsgroups_gpt:cpu from wikitext_gpt's parameters", bare, "55 ± 7", "2†", "1:01"),
     ]
-
-
-def test_kept_runs_are_a_row_of_their_config_size_and_variant(tmp_path):
-    folders = [make_run(tmp_path / f"s{seed}", seed, 0.9 + seed / 100) for seed in (1, 0)]
-    learned = {"model__name": "decoder", "model__positions": "learned", "model__layers": 1, "model__heads": 1}
-    folders.append(make_run(tmp_path / "gpt", 0, 0.5, file="configs/shakespeare_gpt.py", **learned))
-    kept = results.keep(folders, {"mnist_cnn:base": "as before", "digits_cnn:base": "replaced"})
-    assert set(kept) == {"mnist_cnn:base", "digits_cnn:base", "shakespeare_gpt+learned:base"}
-    assert [(run["seed"], run["metrics"]["accuracy"]) for run in kept["digits_cnn:base"]] == [(0, 0.90), (1, 0.91)]
-    del kept["mnist_cnn:base"]
-    _, digits, gpt = results.results_table(kept)
-    assert digits == ("digits_cnn", "base", "5", "test accuracy, % 90.5 ± 0.7", "2†", "1:01", "2 cores")
-    assert gpt[0] == "shakespeare_gpt, learned" and gpt[3].startswith("validation loss, nats 0.5000")
-
-
-def test_runs_that_are_no_row_are_refused(tmp_path):
-    one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", data__batch_size=8)
-    with pytest.raises(UserError, match="digits_cnn:base: the runs differ in more than their seed"):
-        results.keep([one, other], {})
-    with pytest.raises(UserError, match="diverged"):
-        results.keep([one, make_run(tmp_path / "c", 1, status="diverged")], {})
-    with pytest.raises(UserError, match="the seed of"):
-        results.keep([one, make_run(tmp_path / "d")], {})

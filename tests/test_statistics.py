@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from research.studies import statistics
-from research.studies.statistics import bootstrap_interval, compare, holm, interquartile_mean, seeds_for, summary
+from research.studies.statistics import (
+    bootstrap_interval,
+    compare,
+    holm,
+    interquartile_mean,
+    one_sided,
+    seeds_for,
+    summary,
+)  # fmt: skip
 
 numbers = st.floats(-100, 100).map(lambda x: round(x, 3))
 samples = st.lists(numbers, min_size=2, max_size=12)
@@ -141,3 +149,27 @@ def test_the_fewest_seeds_for_an_interval(std, wanted):
     n = seeds_for(std, wanted)
     assert statistics.half_width(std, n) <= wanted
     assert n == 2 or statistics.half_width(std, n - 1) > wanted
+
+
+@settings(max_examples=20, deadline=None)
+@given(samples, numbers, st.floats(0.1, 10))
+def test_one_sided_tests_of_a_published_value_are_scipys(values, other, margin):
+    if np.std(values) < 1e-6:
+        return
+    less, greater = (stats.ttest_1samp(values, other, alternative=side).pvalue for side in ("less", "greater"))
+    assert one_sided(values, other, "at_least") == pytest.approx(greater)
+    assert one_sided(values, other, "at_most") == pytest.approx(less)
+    above = stats.ttest_1samp(values, other - margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, other + margin, alternative="less").pvalue
+    assert one_sided(values, other, "within", margin) == pytest.approx(max(above, below))
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    theirs = stats.ttest_ind_from_stats(
+        mean, std, len(values), other, margin, 5, equal_var=False, alternative="greater"
+    )
+    assert one_sided(values, other, "at_least", spread=(margin, 5)) == pytest.approx(theirs.pvalue)
+
+
+def test_equal_values_are_beyond_another_or_not():
+    for kind, other, p in (("at_least", 0.8, 0), ("at_least", 0.9, 1), ("at_most", 0.95, 0), ("at_most", 0.9, 1)):
+        assert one_sided([0.9] * 3, other, kind) == p
+    assert [one_sided([0.9] * 3, 1.0, "within", margin) for margin in (0.2, 0.05)] == [0, 1]

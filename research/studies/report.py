@@ -164,7 +164,7 @@ def comparison_table(report):
                 " ± ".join(tables.rounded(factor * found.difference, half)),
             ]
             numbers = [found.p, p, found.effect]
-            texts = [_p(found.p), _p(p), "-" if found.effect is None else f"{found.effect:.2f}"]
+            texts = [*map(tables.probability, numbers[:2]), "-" if found.effect is None else f"{found.effect:.2f}"]
             counts = [tables.seeds(report.summaries[i][name].n) for i in (number, report.best[name])]
             cells = [tables.Cell(word) for word in words[:3]]
             cells.append(tables.Cell(words[3], sort=found.difference, group=number))
@@ -173,10 +173,6 @@ def comparison_table(report):
     head = ["metric", "of", "less that of the best", "difference", "p", "p by Holm", "Hedges' g", "seeds"]
     notes = ["± is the 95 % interval of the difference by Student's t."]
     return tables.Table(head, rows, notes, 3) if rows else None
-
-
-def _p(value):
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def as_json(report):

@@ -1,105 +1,23 @@
-"""Measured results: from run folders to results/runs.json, and from results/ to the tables in README and configs.
+"""What results/ says: the tables in README and in the headers of configs, made from what was measured.
 
-    python -m research.studies.results runs/mnist_cnn_0 runs/mnist_cnn_1 runs/mnist_cnn_2
-    python -m research.studies.results       # writes the tables again from what is kept
+    python -m experiments.reproduce --write   # writes them again
+    python -m experiments.reproduce --check   # names what differs
 
-Runs of one config file and size that differ in their seed alone are one row; `config+name` is a run of that config
-with the overrides named in VARIANTS. The tables of speed are made from results/speed_*.json.
+results/<claim>.json has the runs of a claim (research/studies/claims.py); the others are written by benchmarks/.
 """
 
+import itertools
 import json
 import pathlib
 import re
-import sys
 
 import numpy as np
 
-from research.errors import UserError
-from research.studies import gather
+from research.studies import claims
 from research.studies.statistics import summary
-from research.studies.tables import Cell, Table, clock, factor_of, figure, markdown, seeds, title
+from research.studies.tables import Cell, Table, clock, factor_of, figure, markdown, seeds
 
 ROOT = pathlib.Path(__file__).parents[2]
-KEPT = ROOT / "results" / "runs.json"
-METRICS = {  # config: what is shown of it, of the test where there is one; accuracy of the others
-    "addition_gru": ["exact_match"],
-    "multi30k_gru": ["bleu"],
-    "shakespeare_gpt": ["loss"],
-    "stdlib_gpt": ["bits_per_byte"],
-    "wikitext2_lstm": ["perplexity", "bits_per_byte"],
-    "wikitext_gpt": ["perplexity", "bits_per_byte"],
-}
-NO_TEST = ("shakespeare_gpt",)
-NOTES = {
-    ("wikitext2_lstm", "cpu"): " (none of this size is published)",
-    ("shakespeare_gpt", "cpu"): " (1.88 published, with learned positions)",
-    ("shakespeare_gpt+learned", "cpu"): " (1.88 published)",
-}
-VARIANTS = [  # config, path, value, and the name of the row of its own that it makes
-    ("multi30k_gru", "data.reverse", True, "en_de"),
-    ("shakespeare_gpt", "model.positions", "learned", "learned"),
-    ("newsgroups_gpt", "init_from", "runs/wikitext_gpt", "pretrained"),
-    ("newsgroups_gpt", "data.remove", ("headers", "footers", "quotes"), "bare"),
-]
-
-
-def metrics_of(config):
-    """The metrics that are shown of a config, as test/accuracy."""
-    stem = config.partition("+")[0]
-    return [f"{'validation' if stem in NO_TEST else 'test'}/{name}" for name in METRICS.get(stem, ["accuracy"])]
-
-
-def keep(folders, kept):
-    """`kept`, {"config:size": runs}, with the runs of some folders in place of those of the same rows.
-
-    Raises:
-        UserError: 2, for a run that is not finished, and for runs of a row that are no group.
-    """
-    found, left = gather.groups(gather.read(folders) if folders else [])
-    if failed := [*left, *(record for group in found for record in group.failed)]:
-        raise UserError(2, "; ".join(f"{record.folder}: {record.status}: {record.reason}" for record in failed))
-    added = {}
-    for group in found:
-        first = group.records[0]
-        name = stem = pathlib.Path(first.file).stem
-        for of, path, value, variant in VARIANTS:
-            if stem == of and first.config.get(path) == value:
-                name = f"{name}+{variant}"
-        key = f"{name}:{first.size}"
-        if key in added:
-            raise UserError(2, f"{key}: the runs differ in more than their seed")
-        added[key] = [_kept(record, metrics_of(name)[0].partition("/")[0]) for record in group.records]
-    return kept | added
-
-
-def _kept(record, split):
-    start = record.starts[-1]
-    return {
-        "seed": record.seed,
-        "metrics": record.result["metrics"][split],
-        "seconds": record.result["seconds"],
-        "parameters": record.result["parameters"],
-        "versions": start["versions"],
-        "hardware": gather.hardware(start),
-    }
-
-
-def rows(kept):
-    """One row a group: name, size, hardware, time, a figure a metric with its spread (n - 1), seeds, parameters."""
-    for key, group in sorted(kept.items()):
-        name, size = key.split(":")
-        figures = [_figure(group, metric) for metric in metrics_of(name)]
-        figures[0] += NOTES.get((name, size), "")
-        yield name, size, group[0]["hardware"], _clock(group), figures, seeds(len(group)), group[0]["parameters"]
-
-
-def _figure(group, metric):
-    values = [run["metrics"][metric.partition("/")[2]] for run in group]
-    return figure(summary(values), "std", factor_of(metric))
-
-
-def _clock(group):
-    return clock(np.mean([run["seconds"] for run in group]))
 
 
 def _table(lines):
@@ -108,11 +26,28 @@ def _table(lines):
     return markdown(Table(list(head), [[Cell(word) for word in row] for row in body], [], len(head)))
 
 
-def results_table(kept):
-    yield "config", "size", "parameters", "mean ± std", "seeds", "time a run", "hardware"
-    for name, size, machine, time, figures, n, parameters in rows(kept):
-        reached = "; ".join(f"{title(metric)} {found}" for metric, found in zip(metrics_of(name), figures))
-        yield name.replace("+", ", "), size, f"{parameters:,}", reached, n, time, machine
+def results_table(judged):
+    """Rows of the claims that have runs."""
+    yield "claim", "size", "parameters", "metric", "ours", "seeds", "published", "verdict", "time a run", "hardware"
+    for found in judged:
+        if found.runs:
+            claim, first = found.claim, found.runs[0]
+            yield (
+                claim.name, claim.size, f"{first['parameters']:,}", claims.titles(claim), claims.ours(found, "std"),
+                seeds(len(found.runs)), claims.published(claim), _verdict(found), clock(found.seconds),
+                first["hardware"],
+            )  # fmt: skip
+
+
+def _verdict(found):
+    return "-" if found.claim.published is None else claims.said(found)
+
+
+def reasons(judged):
+    """Why claims are not met, a line each."""
+    for found in judged:
+        if found.verdict == "not met":
+            yield f"- {found.claim.name}, {found.claim.size}, is not met: {found.claim.why}"
 
 
 def speed_beside(what):
@@ -209,7 +144,7 @@ TABLES = {  # the file in results/, and what its table is between in README
         speed_beside({"text_1": ("one text", "tokens/s"), "text_8": ("eight texts at once", "tokens/s")}),
     ),
     "speed_sweeps.json": ("speed sweeps", lambda found: sweeps(found)),
-    "newsgroups.json": ("newsgroups", lambda found: newsgroups(found)),
+    "newsgroups.json": ("newsgroups", lambda found, judged: newsgroups(found, judged)),
     "similarity.json": ("similarity", lambda found: similarity(found)),
 }
 
@@ -237,18 +172,22 @@ def sweeps(found):
             )  # fmt: skip
 
 
-def newsgroups(found):
+def newsgroups(found, judged):
     """Rows of the table that has a linear model of benchmarks/newsgroups.py beside our runs."""
     yield "model", "of a message", "test accuracy, %", "seeds", "time a run"
     rows = [(*side.split(", ", 1), group) for side, group in found["sides"].items()]
-    for key, group in sorted(json.loads(KEPT.read_text()).items()):
-        (config, *variants), size = key.partition(":")[0].split("+"), key.partition(":")[2]
-        if config == "newsgroups_gpt":
-            start = "wikitext_gpt's parameters" if "pretrained" in variants else "random parameters"
-            part = "no headers, footers, quotes" if "bare" in variants else "all"
-            rows.append((f"{config}:{size} from {start}", part, group))
+    for own in judged:
+        if own.claim.name.startswith("newsgroups_gpt") and own.runs:
+            start = "wikitext_gpt's parameters" if "pretrained" in own.claim.variant else "random parameters"
+            part = "no headers, footers, quotes" if "bare" in own.claim.variant else "all"
+            rows.append((f"newsgroups_gpt:{own.claim.size} from {start}", part, own.runs))
     for model, part, group in sorted(rows, key=lambda row: row[1]):
-        yield model, part, _figure(group, "test/accuracy"), seeds(len(group)), _clock(group)
+        values = [run["metrics"]["test/accuracy"] for run in group]
+        yield model, part, figure(summary(values), "std", factor_of("test/accuracy")), seeds(len(group)), _clock(group)
+
+
+def _clock(group):
+    return clock(np.mean([run["seconds"] for run in group]))
 
 
 SETS = {"wordsim353": "WordSim-353", "simlex999": "SimLex-999"}
@@ -279,16 +218,19 @@ def neighbours_header(found):
         yield f"{word:<9} {', '.join(near)}"
 
 
-def headers(kept):
+def headers(judged, root):
     """{config: lines at the end of its docstring}."""
     found = {}
-    for name, size, machine, time, figures, n, _ in rows(kept):
-        config, _, variant = name.partition("+")
-        head = f"size   hardware                 time   {' / '.join(map(title, metrics_of(name)))}: mean ± std (seeds)"
-        variant = f"  {variant}" if variant else ""
-        lines = found.setdefault(config, [head])
-        lines.append(f"{size:<6} {machine:<22} {time:>6}   {' / '.join(figures)} ({n}){variant}")
-    path = ROOT / "results" / "similarity.json"
+    for own in judged:
+        if own.runs:
+            claim, compared = own.claim, own.claim.published is not None
+            head = f"size   hardware                 time   {claims.titles(claim)}: mean ± std (seeds)"
+            lines = found.setdefault(pathlib.Path(claim.file).stem, [])
+            lines += [head] * (head not in lines)
+            line = f"{claim.size:<6} {own.runs[0]['hardware']:<22} {clock(own.seconds):>6}   {claims.ours(own, 'std')}"
+            words = [claim.variant, f"{claims.published(claim)}: {claims.said(own)}" * compared]
+            lines.append("  ".join([f"{line} ({seeds(len(own.runs))})", *filter(None, words)]))
+    path = root / claims.FOLDER / "similarity.json"
     if path.is_file():
         beside = json.loads(path.read_text())
         found["text_glove"] = list(similarity_header(beside, "glove"))
@@ -296,39 +238,43 @@ def headers(kept):
     return found
 
 
-def derived():
+def derived(root=ROOT):
     """{path: its text} of README and the configs, with every table and header made again from results/."""
-    kept = json.loads(KEPT.read_text())
-    readme = ROOT / "README.md"
-    text = _between(readme.read_text(), "results", _table(results_table(kept)))
+    judged = [claims.judge(claim, root / claims.FOLDER) for claim in claims.read(root / "configs")]
+    readme = root / "README.md"
+    text = _between(readme.read_text(), "results", _table(results_table(judged)))
+    text = _between(text, "not met", list(reasons(judged)))
     for file, (name, rows_of) in TABLES.items():
-        if (ROOT / "results" / file).is_file():
-            text = _between(text, name, _table(rows_of(json.loads((ROOT / "results" / file).read_text()))))
+        path = root / claims.FOLDER / file
+        if path.is_file():
+            beside = (judged,) if name == "newsgroups" else ()
+            text = _between(text, name, _table(rows_of(json.loads(path.read_text()), *beside)))
     made = {readme: text}
-    for config, lines in headers(kept).items():
-        path = ROOT / "configs" / f"{config}.py"
+    for config, lines in headers(judged, root).items():
+        path = root / "configs" / f"{config}.py"
         docstring, quotes, code = path.read_text()[3:].partition('"""')
         docstring = re.sub(r"\n*size   hardware.*", "", docstring, flags=re.S).rstrip()
         made[path] = '"""' + docstring + "\n\n" + "\n".join(lines) + "\n" + quotes + code
     return made
 
 
+def differing(root=ROOT):
+    """Lines that name what `derived` would change, kept runs that are of another config than their claim's now, and
+    claims that are not met and say not why."""
+    judged = [claims.judge(claim, root / claims.FOLDER) for claim in claims.read(root / "configs")]
+    found = [own.stale for own in judged if own.stale]
+    unsaid = [own.claim for own in judged if own.verdict == "not met" and not own.claim.why]
+    found += [f"{claim.file}: {claim.name}, {claim.size}, is not met; its `why` says nothing" for claim in unsaid]
+    for path, text in derived(root).items():
+        pairs = itertools.zip_longest(path.read_text().splitlines(), text.splitlines(), fillvalue="")
+        for number, (there, wanted) in enumerate(pairs, start=1):
+            if there != wanted:
+                found.append(f"{path.relative_to(root)}, line {number}: {there!r} stands there, {wanted!r} in results/")
+                break  # those below may have moved
+    return found
+
+
 def _between(text, name, lines):
     """Replaces what stands between <!-- name --> and <!-- end name -->."""
     marks = rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)"
     return re.sub(marks, lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text, flags=re.S)
-
-
-def main(folders):
-    if folders:
-        kept = keep(folders, json.loads(KEPT.read_text()) if KEPT.is_file() else {})
-        KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    for path, text in derived().items():
-        path.write_text(text)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")

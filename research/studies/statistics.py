@@ -89,15 +89,34 @@ def compare(a, b, test="t", paired=False):
         std, freedom = _moments(a - b)[1], n - 1
         error, correction = std / n**0.5, _small(n - 1)
     else:
-        square_a, square_b = std_a**2 / n, std_b**2 / m
-        error = (square_a + square_b) ** 0.5
-        freedom = error**4 / (square_a**2 / (n - 1) + square_b**2 / (m - 1)) if error else n + m - 2
+        error, freedom = _welch(std_a**2 / n, n, std_b**2 / m, m)
         std = (((n - 1) * std_a**2 + (m - 1) * std_b**2) / (n + m - 2)) ** 0.5
         correction = _small(n + m - 2)
     interval, p = _t(difference, error, freedom)
     if test != "t":
         p = {"permutation": _permutation, "rank": _rank}[test](a, b, paired)
     return Comparison(difference, interval, p, difference / std * correction if std else None)
+
+
+def one_sided(values, other, kind, margin=0.0, spread=None):
+    """p of the test by which float[n], n >= 2, is said to be beside a published value.
+
+    Args:
+        other: the published value, in the values' unit.
+        kind: at_least: its hypothesis to refute is that the mean is no more than `other`; at_most: no less; within:
+            that it is `margin` or more away, by two one-sided tests (Schuirmann 1987).
+        spread: (standard deviation, n) of the published value, where it is a mean; else it counts as exact.
+    """
+    values = np.asarray(values, np.float64)
+    (mean, std), n = _moments(values), len(values)
+    square, freedom = std**2 / n, n - 1
+    error = square**0.5
+    if spread is not None:
+        error, freedom = _welch(square, n, spread[0] ** 2 / spread[1], spread[1])
+    above = lambda estimate: float(stats.t.sf(estimate / error, freedom)) if error else float(estimate <= 0)
+    if kind == "within":
+        return max(above(mean - other + margin), above(other + margin - mean))
+    return above(mean - other if kind == "at_least" else other - mean)
 
 
 def holm(values):
@@ -133,6 +152,12 @@ def _t(estimate, error, freedom):
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(estimate) / error, freedom)) if error else float(estimate == 0)
     return (estimate - half, estimate + half), p
+
+
+def _welch(square_a, n, square_b, m):
+    """The standard error of a difference of two means, whose own squared ones are given, and its degrees of freedom."""
+    error = (square_a + square_b) ** 0.5
+    return error, error**4 / (square_a**2 / (n - 1) + square_b**2 / (m - 1)) if error else n + m - 2
 
 
 def _small(freedom):

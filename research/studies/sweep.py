@@ -102,12 +102,12 @@ def parse_axis(text):
     return axis(path, found)
 
 
-def points_of(named, names, axes, overrides=(), limit=math.inf):
+def points_of(defined, names, axes, overrides=(), limit=math.inf):
     """The points that a command line asks for: the product of the named sweeps and the axes.
 
     Args:
-        named: {name: function of a config file that gives its points}.
-        names: of those that are asked for.
+        defined: what the config file defines, {name: value}; its functions sweep_<name>() are sweeps, that give points.
+        names: of those that are asked for, without sweep_.
         axes: texts of --axis.
         overrides: paths that --config.<path> has set.
         limit: how many points there may be.
@@ -116,6 +116,7 @@ def points_of(named, names, axes, overrides=(), limit=math.inf):
         UserError: 2.
     """
     sweeps = []
+    named = {name.removeprefix("sweep_"): value for name, value in defined.items() if name.startswith("sweep_")}
     for name in names:
         if not named:
             raise UserError(2, f"--sweep={name}: the config file has no sweep_<name>()")

@@ -86,6 +86,10 @@ def factor_of(metric):
     return metrics.shown(metric.partition("/")[2])[2]
 
 
+def probability(p):
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def clock(seconds):
     """1:02:03 or 2:03."""
     minutes, rest = divmod(int(seconds), 60)
