@@ -45,4 +45,5 @@ def get_config(size="base"):
 
 def claims():
     published = {"metric": "accuracy", "published": 0.9917, "paper": "Flax, examples/mnist", "row": "10 epochs"}
-    return [{"size": "base", "seeds": 10, **published}, {"size": "cpu", **published}]
+    why = "it trains for 2 epochs, the published one for 10"
+    return [{"size": "base", "seeds": 10, **published}, {"size": "cpu", "why": why, **published}]

@@ -226,6 +226,14 @@ def test_without_any_claim_there_is_nothing_to_reproduce(scratch, capsys):
     assert "configs/scratch.py, line 20: ZeroDivisionError: division by zero" in capsys.readouterr().err
 
 
+def test_a_commit_is_kept_where_its_code_was_not_changed(scratch):
+    keep = lambda **start: (claims.keep(only(), [r._replace(starts=(r.starts[0] | start,)) for r in found]),
+                            {run["commit"] for run in claims.judge(only()).runs})[1]  # fmt: skip
+    found = make_runs(only(), (0.9, 0.92, 0.94))
+    assert keep(uncommitted=["?? results/scratch_tiny.json", " M README.md"]) == {"c" * 40}
+    assert keep(uncommitted=[" M research/loop.py"]) == {None}
+
+
 def test_a_metric_that_no_run_has_is_named(scratch, capsys):
     declare(CLAIM | {"metric": "bleu"})
     make_runs(only(), (0.9, 0.92, 0.94))

@@ -25,6 +25,7 @@ from research.studies.sweep import axis, trials_of
 MET = {"at_least": "at least", "at_most": "at most", "within": "within"}
 FORMAT = 1
 FOLDER = "results"
+CODE = ("research/", "configs/", "experiments/")
 NOTE = f"{tables.SPREADS['t']}; p: one-sided t test over seeds, met below 0.05; minutes: of all seeds together."
 
 
@@ -185,7 +186,7 @@ def keep(claim, records, folder=FOLDER):
             "metrics": record.metrics,
             "seconds": record.result["seconds"],
             "parameters": record.result["parameters"],
-            "commit": None if (start := record.starts[-1])["uncommitted"] else start["commit"],
+            "commit": _commit(start := record.starts[-1]),
             "versions": start["versions"],
             "hardware": gather.hardware(start),
         }
@@ -194,6 +195,12 @@ def keep(claim, records, folder=FOLDER):
     path = pathlib.Path(folder) / f"{claim.stem}.json"
     path.parent.mkdir(exist_ok=True)
     runs.write_json(path, {"format": FORMAT, "config": configs.to_json(claim.config), "runs": kept})
+
+
+def _commit(start):
+    """The commit that a run was made by; None where code was changed beside it."""
+    code = [line for line in start["uncommitted"] if line[3:].startswith(CODE)]
+    return None if code else start["commit"]
 
 
 def judge(claim, folder=FOLDER):
