@@ -15,9 +15,10 @@ import numpy as np
 
 from research.studies import claims
 from research.studies.statistics import summary
-from research.studies.tables import Cell, Table, clock, factor_of, figure, markdown, seeds
+from research.studies.tables import Cell, Table, as_lines, clock, factor_of, figure, markdown, seeds
 
 ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLE = ("mnist_cnn", "cpu")  # whose table README shows as `reproduce` prints it
 
 
 def _table(lines):
@@ -244,6 +245,8 @@ def derived(root=ROOT):
     readme = root / "README.md"
     text = _between(readme.read_text(), "results", _table(results_table(judged)))
     text = _between(text, "not met", list(reasons(judged)))
+    example = [own for own in judged if (own.claim.name, own.claim.size) == EXAMPLE]
+    text = _between(text, "claim", ["", *(f"    {line}".rstrip() for line in as_lines(claims.table(example))), ""])
     for file, (name, rows_of) in TABLES.items():
         path = root / claims.FOLDER / file
         if path.is_file():
