@@ -121,6 +121,18 @@ def test_what_counts_as_met(scratch, values, fields, verdict):
     assert ("not met: too hard" in text) == (verdict == "not met")
 
 
+def test_the_list_tells_what_a_claim_costs_and_wants(scratch):
+    found = [
+        judged((0.90, 0.92, 0.94)),
+        claims.Judged(only()._replace(gpu=True, needs="a moon"), [], None, None, "not run", ""),
+    ]
+    made = claims.table(found)
+    cells = [dict(zip(made.head, (cell.text for cell in row))) for row in made.rows]
+    assert cells[0]["minutes"] == "3.1" and cells[0]["verdict"] == "met"  # 61, 62 and 63 seconds
+    assert cells[1]["minutes"] == "-" and cells[1]["verdict"] == "not run, wants a GPU"
+    assert made.notes[1:] == ["scratch, tiny: needs a moon"]
+
+
 def test_runs_of_another_config_or_too_few_are_no_proof(scratch):
     assert claims.judge(only()).verdict == "not run"
     assert judged((0.9, 0.92, 0.94)).verdict == "met"

@@ -175,11 +175,8 @@ def keep(claim, records, folder=FOLDER):
         records: gather.Record of each seed, all finished.
 
     Raises:
-        UserError: 2 for a metric that they do not report, 5 for a file that cannot be written.
+        UserError: 5 for a file that cannot be written.
     """
-    for name in claim.metrics:
-        if name not in (known := records[0].metrics):
-            raise UserError(2, f"{claim.name}: no run reports {name}; there are {', '.join(known)}")
     kept = [
         {
             "seed": record.seed,
@@ -237,7 +234,7 @@ def _differing(claim, saved):
         found = configs.differences(configs.from_json(saved), claim.config)
     except UserError as error:
         return str(error)
-    return "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in found if path != "seed")
+    return "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in found)
 
 
 def published(claim):
