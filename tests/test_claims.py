@@ -167,6 +167,24 @@ def test_a_claim_that_is_not_met_says_why(scratch, capsys):
     assert "- scratch, tiny, is not met: drawn at random" in (scratch / "README.md").read_text()
 
 
+def test_runs_of_the_config_as_it_was_are_not_taken_for_others(scratch, capsys):
+    make_runs(only(), (0.9, 0.92, 0.94))
+    declare(CLAIM | {"overrides": {"model.widths": (9,)}})
+    assert run_script("reproduce", "scratch") == 2
+    assert "config.model.widths (8,) there, (9,) here; choose another --workdir" in capsys.readouterr().err
+    assert not (scratch / "results").exists()
+
+
+def test_what_cannot_be_written_is_told_before_any_training(scratch, capsys):
+    (scratch / "results").write_text("")
+    assert run_script("reproduce", "scratch") == 5
+    (scratch / "results").unlink()
+    (scratch / "reports/scratch_tiny").mkdir(parents=True)
+    (scratch / "reports/scratch_tiny/mine").write_text("")
+    assert run_script("reproduce", "scratch") == 2 and "holds no report" in capsys.readouterr().err
+    assert not (scratch / "runs").exists()
+
+
 def test_a_run_that_diverged_is_no_number_and_nothing_is_kept(scratch, capsys):
     make_runs(only(), (0.9, 0.92, 0.0), "diverged")
     assert run_script("reproduce", "scratch") == 6
