@@ -73,5 +73,12 @@ def sweep_random():
     return sample(20, space)
 
 
+def search_space():
+    return {
+        "optimizer.learning_rate": {"low": 3e-4, "high": 3e-2, "log": True},
+        "model.dropout": {"low": 0.0, "high": 0.6},
+    }
+
+
 def claims():
     return [{"size": "base", "metric": "accuracy"}]  # nothing is published of these 1,797 in this split

@@ -67,26 +67,24 @@ def reproduce(claim, arguments):
     runs.check_writable(pathlib.Path(claims.FOLDER))
     if claim.gpu and not workers.shares(1)[0].gpus:
         print(f"{claim.name}, {claim.size}: wants a GPU, and none is here", file=sys.stderr)
-    if not all(schedule.is_over(folder / trial.name) for trial in plan.trials):
-        train(plan, arguments.jobs)
+    left = not all(schedule.is_over(folder / trial.name) for trial in plan.trials)
+    code = train(claim, plan, arguments.jobs) if left else 0
     records = gather.read([folder])
     for record in records:
         if record.status != "finished":
-            raise UserError(6, f"{record.folder}: {record.status}: {record.reason}; the claim is not tested")
+            raise UserError(code or 6, f"{record.folder}: {record.status}: {record.reason}; the claim is not tested")
     made = report.make([folder], claim.metrics)
     claims.keep(claim, records)
     words = claims.words(claims.judge(claim))
     report.write(made._replace(notes=[f"Claim: {words}.", *made.notes]), output)
 
 
-def train(plan, jobs):
+def train(claim, plan, jobs):
+    """The exit code of a run that failed, 0 where none did."""
     with workers.crew(command.process_settings) as hire:
-        plan = schedule.check(plan, hire(workers.shares(1)[0]))
+        plan = schedule.check(plan, hire(workers.shares(1)[0]), (claim.metric, *claim.also))
         with watch.View(plan) as view:
-            code = schedule.run(plan, schedule.jobs_of(plan, None, jobs), view, hire, processes=jobs)
-    if code:
-        left = [trial.name for trial in plan.trials if not schedule.is_over(plan.folder / trial.name)]
-        raise UserError(code, f"{plan.folder}: {', '.join(left)} failed; the same command tries again")
+            return schedule.run(plan, schedule.jobs_of(plan, None, jobs), view, hire, processes=jobs)
 
 
 def check():

@@ -21,7 +21,7 @@ import sys
 from experiments import command
 from research import config as configs
 from research.errors import UserError
-from research.studies import schedule, sweep, watch, workers
+from research.studies import population, schedule, search, space, sweep, watch, workers
 
 SHOWN = 20  # points of a plan that are printed before it runs
 
@@ -42,6 +42,10 @@ def make_parser():
         default="1",
         help="trials that differ in numbers alone run N at once; auto: up to 16",
     )
+    add("--search", metavar="NAME", help=f"points of search_space() of the config file: {', '.join(space.SAMPLERS)}")
+    add("--trials", metavar="N", type=int, help="points of a search, over all machines; a whole grid, or 20")
+    add("--prune", metavar="NAME", help=f"end bad trials of a search early: {', '.join(space.PRUNERS)}")
+    add("--storage", metavar="URL", help="Optuna's, for a search by several machines; else a file in --workdir")
     add("--trial_seconds", metavar="S", type=float, help="a trial that takes longer is stopped and has failed")
     add("--dry_run", action="store_true", help="check and print the points, and run none")
     add("--yes", action="store_true", help=f"run more than {sweep.MANY:,} points")
@@ -57,6 +61,11 @@ def main(arguments, overrides):
     if not re.fullmatch("auto|0*[1-9][0-9]*", arguments.vectorize):
         raise UserError(2, f"--vectorize: {arguments.vectorize!r} is neither auto nor a number of trials")
     most = None if arguments.vectorize == "auto" else int(arguments.vectorize)
+    if arguments.search:
+        return search_points(arguments, overrides, folder, most or population.MOST)
+    for flag in ("trials", "prune", "storage"):
+        if getattr(arguments, flag) is not None:
+            raise UserError(2, f"--{flag}: of a search; give --search, as --search=tpe")
     plan, same = make_plan(arguments, overrides, folder)
     schedule.check_folder(plan)
     with workers.crew(command.process_settings) as hire:
@@ -76,11 +85,48 @@ def main(arguments, overrides):
         with watch.View(plan) as view:
             code = schedule.run(plan, jobs, view, hire, **own)
     print("\n".join(watch.results(plan)))
-    print(f"sweep folder {folder}", flush=True)
+    return finish(plan, code)
+
+
+def finish(plan, code):
+    """Says where the trials are, and how many of them failed; returns the exit code."""
+    print(f"sweep folder {plan.folder}", flush=True)
     if code:
-        left = sum(not schedule.is_over(folder / trial.name) for trial in plan.trials)
+        left = sum(not schedule.is_over(plan.folder / trial.name) for trial in plan.trials)
         print(f"error: {left} of {len(plan.trials)} trials failed; the same command tries them again", file=sys.stderr)
     return code
+
+
+def search_points(arguments, overrides, folder, at_once):
+    """Trains what Optuna asks for."""
+    if arguments.sweep or arguments.axis:
+        raise UserError(2, "--search: gives the points itself; leave --sweep and --axis out")
+    if arguments.trials is not None and arguments.trials < 1:
+        raise UserError(2, f"--trials: {arguments.trials} points; at least 1 is needed")
+    config, file, size = command.load_config(arguments, overrides)
+    asked = space.read(configs.load_names(file), config, arguments.search, arguments.prune)
+    for path in asked.space:
+        if path in overrides:
+            raise UserError(2, f"--config.{path}: given, and searched; leave it out")
+    plan = schedule.Plan(folder, file, size, config, [], {"search": asked.as_json()})
+    schedule.check_folder(plan)
+    with workers.crew(command.process_settings) as hire:
+        corners = plan._replace(trials=space.corners(plan, asked))
+        metrics = [objective.metric for objective in asked.objectives if objective.split]
+        checked = schedule.check(corners, hire(workers.shares(1)[0]), metrics)
+        plan = plan._replace(examples=checked.examples)
+        own = {"count": arguments.trials, "at_once": at_once, "storage": arguments.storage}
+        found = search.Search(plan, asked, **own)
+        lines = [*space.as_lines(asked), f"{found.count} points by {asked.sampler}, study {found.name}"]
+        if arguments.dry_run:
+            print("\n".join(lines))
+            return 0
+        print("\n".join(lines), file=sys.stderr, flush=True)
+        own = {"processes": arguments.jobs, "trial_seconds": arguments.trial_seconds, "search": found}
+        with watch.View(plan, total=found.count) as view:
+            code = schedule.run(plan, [], view, hire, **own)
+    print("\n".join([*watch.results(plan), *found.lines()]))
+    return finish(plan, code)
 
 
 def make_plan(arguments, overrides, folder):

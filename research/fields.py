@@ -197,6 +197,11 @@ def text_of(value):
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def brief(value):
+    """A value of a config for people: a number that was drawn has four digits. CSV and JSON have them all."""
+    return text_of(float(f"{value:.4g}") if isinstance(value, float) else value)
+
+
 def parse(path, annotation, value):
     """A value in the type of its field; text is read as that type.
 

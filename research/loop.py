@@ -24,13 +24,14 @@ from research.randomness import run_key
 from research.setup import absent_classes, prepare, resolve, summary
 
 
-def train(config, workdir, *, file="", size="", devices=None):
+def train(config, workdir, *, file="", size="", devices=None, through=None):
     """Trains a config in a run folder, or goes on with what is there; returns what result.json holds.
 
     Args:
         config: complete; see research.config.
         file, size: where it came from, kept in config.json.
         devices: those to use; all of them, if not given.
+        through: (run, its folder, its steps) -> a run that passes its requests on and may end it by a UserError of 0.
 
     Raises:
         UserError: with the exit code of the scripts; 130 and 143 where a signal stopped it, the state saved.
@@ -42,7 +43,9 @@ def train(config, workdir, *, file="", size="", devices=None):
         return finished
     setup = prepare_run(config, dataset, mesh, workdir)
     with signals.caught() as stop:
-        (result,) = drive([run(setup, workdir, stop, began, file, size)], of_one_run(setup, stop))
+        own = run(setup, workdir, stop, began, file, size)
+        own = through(own, workdir, setup.times["train"]) if through else own
+        (result,) = drive([own], of_one_run(setup, stop))
     if isinstance(result, Exception):
         raise result
     return result
@@ -90,7 +93,7 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
             checkpoints.close()
         except Exception as error:
             code = getattr(error, "code", 1)
-            status = "stopped" if code in (130, 143) else "diverged" if code == 6 else "failed"
+            status = {0: "pruned", 6: "diverged", 130: "stopped", 143: "stopped"}.get(code, "failed")
             with contextlib.suppress(UserError):  # the first error is the one to show
                 if checkpoints is not None:
                     checkpoints.close()

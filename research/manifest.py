@@ -24,7 +24,7 @@ def entry(data, together=1):
         name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     }
     return {
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "command": [os.path.basename(sys.argv[0]), *map(hidden, sys.argv[1:])],
         "commit": _git("rev-parse", "HEAD").strip() or None,
         "uncommitted": _git("status", "--porcelain").splitlines(),  # files that the commit does not tell of
         "versions": {"python": platform.python_version(), **versions},
@@ -33,6 +33,11 @@ def entry(data, together=1):
         "devices": [device.device_kind for device in sharding.all_devices()],
         "data": data,
     }
+
+
+def hidden(text):
+    """A text without the passwords of URLs in it."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def machine():

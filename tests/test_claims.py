@@ -192,6 +192,19 @@ def test_a_run_that_diverged_is_no_number_and_nothing_is_kept(scratch, capsys):
     assert not (scratch / "results").exists() and not (scratch / "reports").exists()
 
 
+def test_a_run_that_failed_ends_with_its_code(scratch, capsys, monkeypatch):
+    make_runs(only(), (0.9, 0.92, 0.0), "failed")
+    monkeypatch.setattr("experiments.reproduce.train", lambda *_: 3)  # which has tried again
+    assert run_script("reproduce", "scratch") == 3 and "failed of old age" in capsys.readouterr().err
+
+
+def test_a_metric_that_nothing_evaluates_is_named_before_any_training(scratch, capsys):
+    declare(CLAIM | {"metric": "bleu"})
+    assert run_script("reproduce", "scratch") == 2
+    assert "config.eval.metric: 'bleu' is not evaluated; known are" in capsys.readouterr().err
+    assert not (scratch / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("fields", "part"),
     [

@@ -305,7 +305,7 @@ def test_a_trial_that_a_dying_process_still_saves_is_waited_for(tmp_path, monkey
     holder.start()
     held.wait(30)
     monkeypatch.setattr(schedule.time, "sleep", lambda seconds: enough.set() or holder.join() if seconds else None)
-    given = [(tmp_path / "trial", configs.to_json(config))]
+    given = [(tmp_path / "trial", configs.to_json(config), None)]
     assert schedule.train_trials(given, "", "", None) == [(0, "")]
     assert runs.read_json(tmp_path / "trial" / "result.json")["status"] == "finished" and enough.is_set()
 

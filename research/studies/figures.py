@@ -95,6 +95,26 @@ def against(lines, x, y, joined=True):
     return figure
 
 
+def front(points, chosen, x, y):
+    """Points of two objectives, and a line through those on the front.
+
+    Args:
+        points: [(x, y)].
+        chosen: the numbers of those on the front.
+    """
+    figure, axes = _axes(x, y)
+    others = [point for i, point in enumerate(points) if i not in chosen]
+    best = sorted(points[i] for i in chosen)
+    if others:
+        axes.plot(*zip(*others), linestyle="", marker=_mark(1), color="0.6", label="others")
+    axes.plot(*zip(*best), **_style(0), marker=_mark(0), label="the front")
+    for values, scale in zip(zip(*points), (axes.set_xscale, axes.set_yscale)):
+        if is_log(values):
+            scale("log")
+    axes.legend(frameon=False)
+    return figure
+
+
 def heat_map(rows, columns, values, texts, labels):
     """A metric over two fields of the config.
 

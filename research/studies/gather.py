@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from research import config as configs
 from research import metrics, runs
 from research.errors import UserError, nearest
+from research.fields import brief
 from research.studies import schedule
-from research.studies.tables import brief
 
 
 class Record(NamedTuple):
@@ -72,7 +72,8 @@ def _below(folder):
         return [_record(folder)]
     if not folder.is_dir():
         return []
-    if plan := schedule.read_plan(folder):
+    plan = schedule.read_plan(folder)
+    if plan and plan.trials:  # a search has none before it asks for them
         trials = [folder / trial.name for trial in plan.trials]
         waiting = lambda trial: Record(trial, "waiting", "not begun")
         return [_record(trial) if runs.is_begun(trial) else waiting(trial) for trial in trials]

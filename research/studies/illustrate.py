@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from research import runs
-from research.fields import text_of
+from research.fields import brief, text_of
 from research.studies import figures, gather, statistics, tables
 from research.studies.statistics import FEW
 
@@ -45,6 +45,12 @@ def draw(report, folder):
         if drawn:
             beside = ", of the other fields those that are best on validation" if len(paths) > 2 else ""
             keep(f"heat {' '.join(pair)}", f"{tables.title(name)} over {pair[0]} and {pair[1]}{beside}", drawn)
+    if report.front:
+        x, y = report.front.labels[:2]
+        says = f"{x} and {y}; on the line those than which none is better in one objective and worse in none"
+        points = list(report.front.values.items())
+        chosen = [number for number, (i, _) in enumerate(points) if i in report.front.best]
+        keep(f"front {x} {y}", says, figures.front([own[:2] for _, own in points], chosen, x, y))
     if len(paths) > 1 and len(ranked) > 3:
         points = [[report.groups[i].differs[path] for path in paths] for i in ranked]
         points = [[value if _is_number(value) else text_of(value) for value in point] for point in points]
@@ -172,7 +178,7 @@ def _against(report, name, path, ranked):
     factor, found = tables.factor_of(name), {}
     for i in ranked:
         others = {other: value for other, value in report.groups[i].differs.items() if other != path}
-        found.setdefault(", ".join(f"{gather.short(k)}={tables.brief(v)}" for k, v in others.items()), []).append(i)
+        found.setdefault(", ".join(f"{gather.short(k)}={brief(v)}" for k, v in others.items()), []).append(i)
     lines = []
     for words, own in found.items():
         own = sorted(own, key=lambda i: report.groups[i].differs[path])

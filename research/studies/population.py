@@ -8,6 +8,7 @@ Both are timed, and the faster one is taken.
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -65,12 +66,13 @@ def grouped(trials, most):
     return found
 
 
-def train(members, *, file="", size="", devices=None, form=None):
+def train(members, *, file="", size="", devices=None, form=None, through=()):
     """Trains runs together, or goes on with them; what each becomes stands in its folder.
 
     Args:
         members: [(config, workdir)] of one likeness.
         file, size: as of loop.train.
+        through: of loop.train, one a member, or None.
         form: vmap or map; the faster one, if not given, as it was timed here or before on a machine like this.
 
     Returns:
@@ -91,7 +93,9 @@ def train(members, *, file="", size="", devices=None, form=None):
             )
             for i, (config, (_, folder)) in enumerate(zip(own, members), start=1)
         ]
-        return drive(generators, program.answer)
+        watched = itertools.zip_longest(generators, members, through or ())
+        steps = setup.times["train"]
+        return drive([f(run, folder, steps) if f else run for run, (_, folder), f in watched], program.answer)
 
 
 class Population:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from research import runs
 from research.errors import UserError
-from research.fields import text_of
-from research.studies import figures, gather, illustrate, page, statistics, tables
+from research.fields import brief, text_of
+from research.studies import figures, gather, illustrate, page, pareto, statistics, tables
 from research.studies.statistics import CONFIDENCE, FEW
 
 TESTS = {  # by name, and whether paired
@@ -33,6 +33,7 @@ class Report(NamedTuple):
     failed: list[gather.Record]  # runs that are in no number
     spread: str  # one of tables.SPREADS
     notes: list[str]
+    front: pareto.Front | None = None  # of a search for several objectives
 
     def is_bold(self, name, number):
         """Whether a group is the best of several by a metric, or does not differ from it by its test."""
@@ -73,7 +74,11 @@ def make(folders, metrics=(), spread="t", test="t", paired=False):
         notes.append(f"Bold: the best mean{words if compared else ''}.")
         notes += _too_few(found, test, paired, compared)
         notes += _chosen(found, summaries)
-    return Report(found, names, summaries, best, against, failed, spread, notes + _mixed(found))
+    several = pareto.of(folders, found)
+    if several:
+        words = "; ".join(found[i].name for i in several.best)
+        notes.append(f"None is better in all of {', '.join(several.labels)} than each of: {words}.")
+    return Report(found, names, summaries, best, against, failed, spread, notes + _mixed(found), several)
 
 
 def _judged(names, values, summaries, test, paired):
@@ -130,7 +135,7 @@ def results_table(report):
     head = [*(paths or ["config"]), *(["left out"] if left else []), *map(tables.title, report.names), "time a run"]
     rows = []
     for number, group in enumerate(report.groups):
-        cells = [tables.Cell(tables.brief(group.differs[path]), sort=group.differs[path]) for path in paths]
+        cells = [tables.Cell(brief(group.differs[path]), sort=group.differs[path]) for path in paths]
         cells = cells or [tables.Cell(group.name)]
         if left:
             statuses = [record.status for record in group.failed]

@@ -19,6 +19,7 @@ LOGS = "logs"  # folder of what trials print
 SAVING = 60.0  # seconds to wait for a process of a driver that was killed, which still saves a trial's state
 PATIENCE = 10.0  # seconds that a trial which takes too long has to save its state
 HUNG, STOPPED = 8, 143  # exit codes
+OVER = ("finished", "diverged", "pruned")  # statuses of runs that would end so again
 
 
 class Plan(NamedTuple):
@@ -30,6 +31,7 @@ class Plan(NamedTuple):
     config: Any  # complete: what all trials have in common
     trials: list[Trial]
     asked: dict  # what the command line said, for a reader
+    examples: int | None = None  # that a run trains on, once the data are known
 
 
 class Job(NamedTuple):
@@ -75,6 +77,10 @@ def check_folder(plan):
     if differing := configs.differences(before.config, plan.config):
         paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
         raise UserError(2, f"{plan.folder}: holds a sweep of another config: {paths}; choose another --workdir")
+    if before.asked.get("search") != plan.asked.get("search"):
+        raise UserError(
+            2, f"{plan.folder}: holds a sweep of other points, asked for otherwise; choose another --workdir"
+        )
     if gone := {trial.name for trial in before.trials} - {trial.name for trial in plan.trials}:
         raise UserError(
             2,
@@ -83,31 +89,39 @@ def check_folder(plan):
         )
 
 
-def check(plan, worker):
+def check(plan, worker, metrics=()):
     """The plan with what the data determine filled in, each of its trials checked as training would.
 
     Args:
         worker: does it, so that no device is held here; nothing is written.
+        metrics: that its runs shall evaluate, too.
 
     Raises:
         UserError: with the trial's name.
     """
-    worker.ask(check_trials, [(trial.name, configs.to_json(trial.config)) for trial in plan.trials], plan.folder)
-    known = lambda trial, config, steps: trial._replace(config=configs.from_json(config), steps=steps)
-    return plan._replace(trials=[known(trial, *found) for trial, found in zip(plan.trials, worker.answer())])
+    asked = [(trial.name, configs.to_json(trial.config)) for trial in plan.trials]
+    for metric in metrics:
+        judged = configs.override(plan.config, {"eval.metric": metric})
+        asked.append((f"metric {metric}", configs.to_json(judged)))
+    worker.ask(check_trials, asked, plan.folder)
+    known = lambda trial, config, steps, _: trial._replace(config=configs.from_json(config), steps=steps)
+    found = worker.answer()
+    trials = [known(trial, *own) for trial, own in zip(plan.trials, found)]
+    return plan._replace(trials=trials, examples=found[0][2])
 
 
 def check_trials(trials, folder):
-    """[(config as JSON, steps)] of trials [(name, config as JSON)]; those that differ in their seed alone are built
-    once."""
+    """[(config as JSON, steps, examples)] of trials [(name, config as JSON)]; those that differ in their seed alone are
+    built once."""
     found, built = [], set()
     for name, data in trials:
         try:
             config = configs.from_json(data)
             config, dataset, mesh = resolve(config, None, runs.read_tokenizer(folder / name))
             finished = runs.check(folder / name, config)
-            steps = configs.durations(config, dataset.count(config.data.splits.train))["train"]
-            found.append((configs.to_json(config), steps))
+            examples = dataset.count(config.data.splits.train)
+            steps = configs.durations(config, examples)["train"]
+            found.append((configs.to_json(config), steps, examples))
             same = str(found[-1][0] | {"seed": None})
             if finished is None and same not in built:
                 loop.prepare_run(config, dataset, mesh, folder / name)
@@ -129,7 +143,7 @@ def jobs_of(plan, most, processes):
     return [Job(trials) for trials in population.grouped(left, most)]
 
 
-def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None):
+def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None, search=None):
     """Runs what is not finished of a sweep that was checked, and leaves it in its folder.
 
     Args:
@@ -138,6 +152,7 @@ def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None):
         hire: share of the machine -> Worker.
         processes: how many work at a time.
         trial_seconds: how long a trial may take, and a population for each of its members; for ever, if not given.
+        search: research.studies.search.Search, which adds trials to the plan while it runs; the jobs are none then.
 
     Returns:
         the exit code of the first trial that failed, 0 where none did; one that diverged has not failed.
@@ -148,26 +163,37 @@ def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None):
     with runs.lock(plan.folder), signals.caught() as stop:
         check_folder(plan)  # again, under the lock
         _begin(plan)
+        if search:
+            search.begin()
         waiting = collections.deque(jobs)
-        slots = [Slot(share) for share in workers.shares(max(1, min(processes, len(jobs))))]
+        slots = [Slot(share) for share in workers.shares(processes if search else max(1, min(processes, len(jobs))))]
         codes = []
         try:
-            while (waiting or any(slot.job for slot in slots)) and not stop:
+            while not stop:
                 for slot in slots:
+                    if slot.job is None and not waiting and search:
+                        waiting.extend(search.more())
                     if slot.job is None and waiting:
-                        _give(plan, slot, waiting.popleft(), hire)
+                        _give(plan, slot, waiting.popleft(), hire, search)
+                if not any(slot.job for slot in slots):
+                    break
                 view.show([trial.name for slot in slots if slot.job for trial in slot.job.trials])
                 for slot in _ready(slots, seconds=0.5):
                     codes += _take(plan, slot, waiting)
                 for slot in slots:
                     if trial_seconds and slot.job and slot.seconds() > trial_seconds * len(slot.job.trials):
                         codes += _too_slow(plan, slot, trial_seconds)
+                if search:
+                    search.look()
         finally:
             busy = [slot.worker for slot in slots if slot.job]
             for worker in busy:
                 worker.stop()
             for worker in busy:
                 worker.end(workers.GRACE)
+            if search:
+                search.look()
+                search.leave()
         view.show([])
         if stop:
             raise signals.stopped(stop, plan.folder)
@@ -203,13 +229,14 @@ def _begin(plan):
 
 def is_over(folder):
     """Whether nothing is left to do in a trial's folder: it would diverge again."""
-    return (runs.read_json(folder / "result.json") or {}).get("status") in ("finished", "diverged")
+    return (runs.read_json(folder / "result.json") or {}).get("status") in OVER
 
 
-def _give(plan, slot, job, hire):
+def _give(plan, slot, job, hire, search):
     slot.worker = hire(slot.share)
     slot.job, slot.began = job, time.monotonic()
-    members = [(_place(plan, trial), configs.to_json(trial.config)) for trial in job.trials]
+    through = search.through if search else lambda trial: None
+    members = [(_place(plan, trial), configs.to_json(trial.config), through(trial)) for trial in job.trials]
     slot.worker.ask(train_trials, members, plan.file, plan.size, _log(plan, job))
 
 
@@ -274,7 +301,7 @@ def _log(plan, job):
 
 
 def train_trials(members, file, size, log):
-    """Trains trials [(folder, config as JSON)] in this process, which prints into the file `log`.
+    """Trains trials [(folder, config as JSON, loop.train's through)] in this process, which prints into the file `log`.
 
     Returns:
         [(exit code, reason)], (0, "") of those that finished or diverged.
@@ -283,11 +310,11 @@ def train_trials(members, file, size, log):
         Exception: what is not foreseen, once all that can be done is done.
     """
     workers.write_to(log)
-    members = [(configs.from_json(data), folder) for folder, data in members]
-    found, until = dict.fromkeys((folder for _, folder in members), (7, "")), time.monotonic() + SAVING
+    members = [(configs.from_json(data), folder, through) for folder, data, through in members]
+    found, until = dict.fromkeys((folder for _, folder, _ in members), (7, "")), time.monotonic() + SAVING
     while left := [member for member in members if found[member[1]][0] == 7]:
         results = _trained(left, file, size)
-        found |= {folder: _ending(result) for (_, folder), result in zip(left, results)}
+        found |= {folder: _ending(result) for (_, folder, _), result in zip(left, results)}
         if time.monotonic() > until:
             break
         if 7 in [code for code, _ in found.values()]:  # a process of a driver that was killed is still saving
@@ -297,22 +324,23 @@ def train_trials(members, file, size, log):
 
 def _trained(members, file, size):
     """[result or exception] of each; those that no program can be made for together are trained one by one."""
-    results = population.train(members, file=file, size=size) if len(members) > 1 else None
+    *pairs, through = zip(*members)
+    results = population.train(list(zip(*pairs)), file=file, size=size, through=through) if len(members) > 1 else None
     return [_alone(*member, file, size) for member in members] if results is None else results
 
 
-def _alone(config, folder, file, size):
+def _alone(config, folder, through, file, size):
     try:
-        return loop.train(config, folder, file=file, size=size)
+        return loop.train(config, folder, file=file, size=size, through=through)
     except Exception as error:
         return error
 
 
 def _ending(result):
-    """(exit code, reason) of what a run returned or raised; divergence is no failure."""
+    """(exit code, reason) of what a run returned or raised; to diverge or to be pruned is no failure."""
     if not isinstance(result, Exception):
         return 0, ""
     if not isinstance(result, UserError):
         raise result
-    print(f"error: {result}", file=sys.stderr)
-    return (0, "") if result.code == 6 else (result.code, str(result))
+    print(f"error: {result}" if result.code else str(result), file=sys.stderr)
+    return (0, "") if result.code in (0, 6) else (result.code, str(result))

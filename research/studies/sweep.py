@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from research import config as configs
 from research.errors import UserError, pick, users_code
-from research.fields import split, text_of
+from research.fields import brief, split, text_of
 from research.randomness import generator
 
 MANY = 10_000  # points, beyond which a sweep is more likely a slip than meant
@@ -180,7 +180,7 @@ def _name(overrides, paths):
     leaf = lambda path: path.removesuffix(".name").rsplit(".", 1)[-1]
     leaves = [leaf(path) for path in paths]
     short = lambda path: path if leaves.count(leaf(path)) > 1 else leaf(path)
-    words = ",".join(f"{short(path)}={text_of(value)}" for path, value in overrides.items()) or "base"
+    words = ",".join(f"{short(path)}={brief(value)}" for path, value in overrides.items()) or "base"
     digest = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:10]
     return f"{re.sub(r'[^A-Za-z0-9.,=+-]', '_', words)[:100]}_{digest}"
 

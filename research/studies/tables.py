@@ -7,7 +7,6 @@ import re
 from typing import Any, NamedTuple
 
 from research import metrics
-from research.fields import text_of
 from research.studies.statistics import FEW
 from research.studies.sweep import aligned
 
@@ -75,11 +74,6 @@ def title(metric):
     split, _, name = metric.partition("/")
     words, unit, _ = metrics.shown(name)
     return f"{split} {words}" + (f", {unit}" if unit else "")
-
-
-def brief(value):
-    """A value of a config for people: a number that was drawn has four digits. CSV and JSON have them all."""
-    return text_of(float(f"{value:.4g}") if isinstance(value, float) else value)
 
 
 def factor_of(metric):

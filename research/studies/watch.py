@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from research import metrics, runs
-from research.fields import text_of
+from research.fields import brief
 from research.studies.sweep import aligned
 
 ROWS = 20  # of a live table
@@ -37,13 +37,13 @@ def look(trial, folder):
     rows = runs.read_rows(folder)
     values = [row[metric] for row in rows if row["split"] == "validation" and metric in row]
     best = (max if direction == "max" else min)(values, default=None)
-    over = status == "diverged"
+    over = status in ("diverged", "pruned")
     return Seen(status, 1.0 if over else max((row["step"] for row in rows), default=0) / trial.steps, best, result)
 
 
 def best_of(plan, seen):
     """The finished trial that is best on validation, of those that are judged as the first trial is; None before."""
-    first, best = plan.trials[0].config.eval, None
+    first, best = _judged(plan), None
     for trial in plan.trials:
         found, judged = seen[trial.name], trial.config.eval
         if found.status == "finished" and (judged.metric, judged.direction) == (first.metric, first.direction):
@@ -53,17 +53,23 @@ def best_of(plan, seen):
     return best
 
 
+def _judged(plan):
+    """How the trials are judged, the first one where they differ."""
+    return (plan.trials[0] if plan.trials else plan).config.eval
+
+
 def results(plan):
-    """The table of a sweep in lines: each trial with its status, its validation and test metrics; and the best one."""
+    """The table of a sweep in lines: each trial with its status, its validation and test metrics; and the best one of
+    those that are judged as the first is."""
     seen = {trial.name: look(trial, plan.folder / trial.name) for trial in plan.trials}
     paths = list(dict.fromkeys(path for trial in plan.trials for path in trial.overrides))
     tests = list(dict.fromkeys(name for s in seen.values() for name in s.result.get("metrics", {}).get("test", {})))
-    metric = plan.trials[0].config.eval.metric
+    metric = _judged(plan).metric
     rows = [("trial", *paths, "status", "best step", f"validation {metric}", *(f"test {name}" for name in tests))]
     for number, trial in enumerate(plan.trials, start=1):
         found = seen[trial.name]
         own = found.result.get("metrics", {}).get("test", {})
-        values = [text_of(trial.overrides[path]) if path in trial.overrides else "" for path in paths]
+        values = [brief(trial.overrides[path]) if path in trial.overrides else "" for path in paths]
         step = str(found.result.get("best_step", ""))
         numbers = [found.validation, *(own.get(name) for name in tests)]
         rows.append((str(number), *values, found.status, step, *map(_number, numbers)))
@@ -81,8 +87,9 @@ def _number(value):
 class View:
     """Shows a sweep on stderr while it runs: a live table on a terminal, elsewhere a line for each trial that ends."""
 
-    def __init__(self, plan, stream=None):
-        self.plan, self.stream = plan, stream or sys.stderr
+    def __init__(self, plan, stream=None, total=None):
+        """total: how many trials there will be, where the plan gets them one by one."""
+        self.plan, self.stream, self.total = plan, stream or sys.stderr, total
         self.seen = {trial.name: look(trial, plan.folder / trial.name) for trial in plan.trials}
         self.running, self.began, self.said, self.next_look = set(), time.monotonic(), time.monotonic(), 0.0
         self.before = sum(found.share for found in self.seen.values())
@@ -103,7 +110,7 @@ class View:
         before, self.running, began = self.running, set(running), time.monotonic()
         if before != self.running or began > self.next_look:
             for trial in self.plan.trials:
-                if trial.name in before | self.running:
+                if trial.name in before | self.running or trial.name not in self.seen:
                     self.seen[trial.name] = look(trial, self.plan.folder / trial.name)
             # Long logs take long to read: a twentieth of the time at most.
             self.next_look = time.monotonic() + 20 * (time.monotonic() - began)
@@ -118,11 +125,14 @@ class View:
 
     def _say(self, text, over):
         self.said = time.monotonic()
-        line = f"{over}/{len(self.plan.trials)}  {text}  {self._summary()}"
+        line = f"{over}/{self._count()}  {text}  {self._summary()}"
         if self.live:
             self.live.console.print(line, highlight=False)
         else:
             print(line, file=self.stream, flush=True)
+
+    def _count(self):
+        return max(self.total or 0, len(self.plan.trials))
 
     def _over(self):
         return sum(found.status not in ("waiting", "begun", "stopped") for found in self.seen.values())
@@ -147,15 +157,13 @@ class View:
         done = sum(found.share for found in self.seen.values())
         if done - self.before < 1e-9 or not any(found.status == "finished" for found in self.seen.values()):
             return None
-        left = (time.monotonic() - self.began) / (done - self.before) * (len(self.plan.trials) - done)
+        left = (time.monotonic() - self.began) / (done - self.before) * (self._count() - done)
         return math.ceil(left)
 
     def _table(self):
         """The trials that run, then those that ended last, as many as fit."""
-        table = Table(
-            box=box.SIMPLE, title=f"{self._over()} of {len(self.plan.trials)} trials", caption=self._summary()
-        )
-        for name in ("trial", "status", "steps", f"validation {self.plan.trials[0].config.eval.metric}"):
+        table = Table(box=box.SIMPLE, title=f"{self._over()} of {self._count()} trials", caption=self._summary())
+        for name in ("trial", "status", "steps", f"validation {_judged(self.plan).metric}"):
             table.add_column(name)
         order = sorted(self.plan.trials, key=lambda trial: trial.name not in self.running)
         shown = [trial for trial in order if self.seen[trial.name].status != "waiting"][:ROWS]
@@ -163,6 +171,6 @@ class View:
             found = self.seen[trial.name]
             status = "running" if trial.name in self.running else found.status
             table.add_row(trial.name, status, f"{found.share:.0%}", _number(found.validation))
-        if len(self.plan.trials) > len(shown):
-            table.add_row(f"{len(self.plan.trials) - len(shown)} more", "", "", "")
+        if self._count() > len(shown):
+            table.add_row(f"{self._count() - len(shown)} more", "", "", "")
         return table
