@@ -5,7 +5,7 @@
 The Flax project's example, two convolutions and 10 epochs, lists 99.17 %; Keras's, 12 epochs, 99.25 %.
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
-base   2 cores (AMD EPYC)       1:27   99.21 ± 0.05 (3)  at least 99.17: too few seeds
+base   2 cores (AMD EPYC)       1:35   99.17 ± 0.07 (10)  at least 99.17: not met, p = 0.482
 cpu    2 cores (AMD EPYC)       0:15   98.82 ± 0.07 (3)  at least 99.17: not met, p = 0.994
 """
 
@@ -46,5 +46,6 @@ def get_config(size="base"):
 
 def claims():
     published = {"metric": "accuracy", "published": 0.9917, "paper": "Flax, examples/mnist", "row": "10 epochs"}
-    why = "it trains for 2 epochs, the published one for 10"
-    return [{"size": "base", "seeds": 10, **published}, {"size": "cpu", "why": why, **published}]
+    same = "the mean of ten seeds is the published figure to 0.05 %; that ours is above it is not shown"
+    short = "it trains for 2 epochs, the published one for 10"
+    return [{"size": "base", "seeds": 10, "why": same, **published}, {"size": "cpu", "why": short, **published}]

@@ -21,7 +21,7 @@ import sys
 from experiments import command
 from research import config as configs
 from research.errors import UserError
-from research.studies import population, schedule, search, space, sweep, watch, workers
+from research.studies import cluster, population, schedule, search, space, sweep, watch, workers
 
 SHOWN = 20  # points of a plan that are printed before it runs
 
@@ -47,6 +47,8 @@ def make_parser():
     add("--prune", metavar="NAME", help=f"end bad trials of a search early: {', '.join(space.PRUNERS)}")
     add("--storage", metavar="URL", help="Optuna's, for a search by several machines; else a file in --workdir")
     add("--trial_seconds", metavar="S", type=float, help="a trial that takes longer is stopped and has failed")
+    add("--executor", metavar="slurm[:OPTION=VALUE]", help="submit an array instead, --jobs of its tasks at a time; "
+        "options are submitit's, as timeout_min=240,slurm_partition=gpu")  # fmt: skip
     add("--dry_run", action="store_true", help="check and print the points, and run none")
     add("--yes", action="store_true", help=f"run more than {sweep.MANY:,} points")
     return parser
@@ -61,6 +63,8 @@ def main(arguments, overrides):
     if not re.fullmatch("auto|0*[1-9][0-9]*", arguments.vectorize):
         raise UserError(2, f"--vectorize: {arguments.vectorize!r} is neither auto nor a number of trials")
     most = None if arguments.vectorize == "auto" else int(arguments.vectorize)
+    if arguments.executor:
+        cluster.options(arguments.executor)
     if arguments.search:
         return search_points(arguments, overrides, folder, most or population.MOST)
     for flag in ("trials", "prune", "storage"):
@@ -79,6 +83,9 @@ def main(arguments, overrides):
         if arguments.dry_run:
             print("\n".join([*lines, total]))
             return 0
+        if arguments.executor:
+            tasks = [(command.process_settings, plan, job) for job in jobs]
+            return submit(arguments, plan, schedule.work, tasks)
         shown = lines if len(lines) <= SHOWN + 1 else [*lines[: SHOWN + 1], "..."]
         print("\n".join([*shown, total]), file=sys.stderr, flush=True)
         own = {"processes": arguments.jobs, "trial_seconds": arguments.trial_seconds}
@@ -108,6 +115,8 @@ def search_points(arguments, overrides, folder, at_once):
     for path in asked.space:
         if path in overrides:
             raise UserError(2, f"--config.{path}: given, and searched; leave it out")
+    if arguments.executor:
+        cluster.check_storage(arguments.storage)
     plan = schedule.Plan(folder, file, size, config, [], {"search": asked.as_json()})
     schedule.check_folder(plan)
     with workers.crew(command.process_settings) as hire:
@@ -121,12 +130,27 @@ def search_points(arguments, overrides, folder, at_once):
         if arguments.dry_run:
             print("\n".join(lines))
             return 0
+        if arguments.executor:
+            flags = [flag for flag in sys.argv[1:] if not flag.startswith(("--executor", "--jobs"))]
+            return submit(arguments, plan, cluster.again, [(flags,)] * arguments.jobs)
         print("\n".join(lines), file=sys.stderr, flush=True)
         own = {"processes": arguments.jobs, "trial_seconds": arguments.trial_seconds, "search": found}
         with watch.View(plan, total=found.count) as view:
             code = schedule.run(plan, [], view, hire, **own)
     print("\n".join([*watch.results(plan), *found.lines()]))
     return finish(plan, code)
+
+
+def submit(arguments, plan, function, tasks):
+    """Gives tasks to a cluster, and says which they are."""
+    if tasks:
+        own = cluster.options(arguments.executor)
+        jobs = cluster.submit(plan, own, function, tasks, arguments.jobs)
+        print(f"submitted: {', '.join(job.job_id for job in jobs)}")
+    print(
+        f"sweep folder {plan.folder}; without --executor the same command shows it, and does what is left", flush=True
+    )
+    return 0
 
 
 def make_plan(arguments, overrides, folder):

@@ -15,6 +15,7 @@ ONLY = {  # who alone may import what
     "absl": ("experiments",),
     "safetensors": ("research.pretrained",),
     "jinja2": ("research.studies.page",),
+    "submitit": ("research.studies.cluster",),
     "optuna": ("research.studies.search", "research.studies.space"),
     "huggingface_hub": ("research.data",),
     "transformers": (),

@@ -160,7 +160,9 @@ def run(plan, jobs, view, hire, *, processes=1, trial_seconds=None, search=None)
     Raises:
         UserError: 7 where another process runs this sweep, 130 and 143 where a signal stopped it.
     """
-    with runs.lock(plan.folder), signals.caught() as stop:
+    # Several machines may search in one folder: their storage says who does what.
+    alone = contextlib.nullcontext() if search and search.storage else runs.lock(plan.folder)
+    with alone, signals.caught() as stop:
         check_folder(plan)  # again, under the lock
         _begin(plan)
         if search:
@@ -298,6 +300,31 @@ def _place(plan, trial):
 
 def _log(plan, job):
     return plan.folder / LOGS / f"{job.trials[0].name}.txt"
+
+
+def work(settings, plan, job):
+    """Trains a job's trials in a process for which nobody waits, and records those that fail.
+
+    Args:
+        settings: called first: a process's own.
+    """
+    settings()
+    members = [(_place(plan, trial), configs.to_json(trial.config), None) for trial in job.trials]
+    log = _log(plan, job)
+    try:
+        found = train_trials(members, plan.file, plan.size, log)
+    except Exception as defect:
+        found = [(1, f"{type(defect).__name__}: {defect}")] * len(members)
+    for trial, (code, reason) in zip(job.trials, found):
+        if code:
+            _failed(plan, trial, f"{reason}; see {log}", code)
+
+
+def begin(plan):
+    """Writes sweep.json of a plan whose jobs other processes will do."""
+    with runs.lock(plan.folder):
+        check_folder(plan)
+        _begin(plan)
 
 
 def train_trials(members, file, size, log):
