@@ -3,11 +3,15 @@
     python -m experiments.sweep --config=configs/digits_cnn.py --axis=seed=0:5 --vectorize=auto --workdir=runs/seeds
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --axis=seed=0:2 --jobs=2 --workdir=runs/two
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=random --workdir=runs/random --dry_run
+    python -m experiments.sweep --config=configs/digits_cnn.py --search=tpe --trials=16 --prune=median --workdir=runs/tpe
 
 Axes and named sweeps, sweep_<name>() of the config file, are combined to every point of each with every point of the
 others. All points are checked before anything runs. The same command again goes on: each trial runs once, an unfinished
 one from its checkpoint, one that failed is tried again, and more points than before are taken up. Ctrl-C saves the
 states and stops. stdout is the table of trials; what a trial prints is in the folder's logs/.
+
+With --search Optuna asks for the points, of search_space() of the config file, and --prune ends bad ones early by their
+evaluations. Machines that share a --storage share the points of the same command: each is trained once.
 
 With --vectorize, trials that differ in numbers alone (seed, learning rate, decay, momentum, betas, dropout, label
 smoothing, ema) are one program, and each has the folder that it would have had alone, its numbers the same to rounding.

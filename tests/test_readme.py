@@ -28,7 +28,7 @@ def commands(text):
 def tiny(words):
     """A command's script and flags, with the size of its config or claim replaced by tiny."""
     script, flags = words[2].removeprefix("experiments."), words[3:]
-    flags = [re.sub("^--size=.*", "--size=tiny", flag) for flag in flags]
+    flags = [re.sub("^--size=.*", "--size=tiny", re.sub("^--trials=.*", "--trials=3", flag)) for flag in flags]
     return script, [re.sub(r"^(--config=configs/\w+\.py)(:\w+)?$", r"\1:tiny", flag) for flag in flags]
 
 
