@@ -3,7 +3,7 @@
     python -m experiments.sweep --config=configs/digits_cnn.py --axis=seed=0:5 --vectorize=auto --workdir=runs/seeds
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --axis=seed=0:2 --jobs=2 --workdir=runs/two
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=random --workdir=runs/random --dry_run
-    python -m experiments.sweep --config=configs/digits_cnn.py --search=tpe --trials=16 --prune=median --workdir=runs/tpe
+    python -m experiments.sweep --config=configs/digits_cnn.py --search=tpe --prune=median --workdir=runs/tpe
 
 Axes and named sweeps, sweep_<name>() of the config file, are combined to every point of each with every point of the
 others. All points are checked before anything runs. The same command again goes on: each trial runs once, an unfinished
@@ -163,6 +163,8 @@ def make_plan(arguments, overrides, folder):
         plan = schedule.read_plan(folder)
         if plan is None:
             raise UserError(2, f"--config: needed, as --config=configs/digits_cnn.py; {folder} holds no sweep")
+        if "search" in plan.asked:
+            raise UserError(2, f"--search: {folder} holds a search; the command that began it goes on with it")
         if overrides or arguments.sweep or arguments.axis:
             raise UserError(2, "--config: needed beside --axis, --sweep or --config.PATH")
         return plan, 0

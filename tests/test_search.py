@@ -13,6 +13,7 @@ from conftest import ROOT, make_config, run_script
 from made_runs import make_run
 from optuna.trial import TrialState
 
+from research import config as configs
 from research import runs
 from research.errors import UserError
 from research.studies import gather, report, schedule, search, space
@@ -130,16 +131,16 @@ def test_two_drivers_share_the_points_of_one_storage(tmp_path):
 
 def test_a_machine_without_a_sign_of_life_loses_its_trial(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "BEAT", 1)
-    monkeypatch.setattr(search, "GRACE", 2)
+    monkeypatch.setattr(search, "GRACE", 1)
     url = f"sqlite:///{tmp_path}/study.db"
     one, other = (make_search(tmp_path / name, asked_of(), count=1, storage=url) for name in "ab")
     (job,) = one.more()
     one.look()
     assert other.more() == []
-    time.sleep(4)
+    time.sleep(2.5)
     one.look()  # a sign of life
     assert other.more() == []
-    time.sleep(4)
+    time.sleep(2.5)
     assert complete(other) == [job.trials[0].overrides]
     train(one, job.trials[0])
     one.look()  # too late, and no harm
@@ -190,10 +191,10 @@ def test_of_several_objectives_the_front_is_told_and_reported(tmp_path):
     schedule._begin(found.plan._replace(trials=[]))
     points = complete(found)
     assert len(points) == 6
-    front = [line for line in found.lines() if line.startswith("none is better in all")]
+    front = [line for line in found.lines() if line.startswith("Pareto front")]
     assert len(front) == 3 and all("validation/loss 0.1100, parameters 5.0000" in line for line in front)
     made = report.make([tmp_path / "s"], ["validation/loss"])
-    (note,) = [note for note in made.notes if note.startswith("None is better in all of")]
+    (note,) = [note for note in made.notes if note.startswith("Pareto front of")]
     assert "validation loss, nats (min), parameters (min)" in note and note.count("learning_rate=0.01") == 3
     report.write(made, tmp_path / "out")
     assert (tmp_path / "out" / "front_validation_loss_nats_min_parameters_min_.png").is_file()
@@ -322,6 +323,60 @@ def test_a_storage_that_is_not_reached_is_named_without_its_password(url, part, 
         search.Search(plan_of(tmp_path / "s", asked_of()), asked_of(), storage=url)
     assert raised.value.code == 2 and part in str(raised.value) and "secret" not in str(raised.value)
     assert not (tmp_path / "s").exists()
+
+
+def test_the_search_spaces_of_the_configs_fit_them():
+    found = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        defined = configs.load_names(path)
+        if "search_space" in defined:
+            config, file, size = configs.load_file(f"{path}:tiny")
+            asked = space.read(defined, config, "tpe", "median")
+            plan = schedule.Plan(path, file, size, config, [], {})
+            assert len(space.corners(plan, asked)) > len(asked.space)
+            found.append(path.stem)
+    assert found == ["digits_cnn", "shakespeare_gpt"]
+
+
+@pytest.mark.parametrize(
+    ("body", "flags", "part"),
+    [
+        (
+            "space = {'optimizer.lerning_rate': {'low': 0.1, 'high': 0.2}}",
+            [],
+            "did you mean config.optimizer.learning_rate",
+        ),
+        ("space = {'optimizer.learning_rate': {'low': -1.0, 'high': 0.2}}", [], "config.optimizer.learning_rate"),
+        ("space = {'optimizer.learning_rate': {'choices': ('fast',)}}", [], "'fast' is not float"),
+        ("space = 1 / 0", [], "ZeroDivisionError"),
+        ("", ["--config.model.dropout=0.1"], "--config.model.dropout: given, and searched; leave it out"),
+        ("", ["--axis=seed=0:2"], "--search: gives the points itself"),
+        ("", ["--trials=0"], "--trials: 0 points"),
+        ("", ["--storage=nowhere://me:secret@there/db"], "nowhere://me:***@there/db: not reached"),
+        ("def search_objectives(): return [{'metric': 'bleu', 'direction': 'max'}]", [], "'bleu' is not evaluated"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_a_search_is_one_line_and_nothing_is_written(body, flags, part, tmp_path, capsys):
+    own = body if "def " in body else f"def search_space():\n    {body or 'space = SPACE'}\n    return space\n"
+    own = own if "search_space" in own else f"def search_space(): return SPACE\n{own}\n"
+    text = (ROOT / "configs" / "digits_cnn.py").read_text()
+    (tmp_path / "mine.py").write_text(f"{text.replace('def search_space', 'def other')}\nSPACE = {SPACE}\n{own}")
+    command = [f"--config={tmp_path}/mine.py:tiny", "--search=tpe", f"--workdir={tmp_path / 's'}", *flags]
+    assert run_script("sweep", *command) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert part in error[-1] and "secret" not in error[-1] and not (tmp_path / "s").exists()
+
+
+def test_flags_of_a_search_are_of_no_sweep(tmp_path, capsys):
+    config = f"--config={ROOT}/configs/digits_cnn.py:tiny"
+    for flag in ("--trials=3", "--prune=median", "--storage=sqlite://"):
+        assert run_script("sweep", config, "--axis=seed=0:2", flag, f"--workdir={tmp_path / 's'}") == 2
+        assert "of a search; give --search" in capsys.readouterr().err
+    found = make_search(tmp_path / "t", asked_of())
+    schedule._begin(found.plan)
+    assert run_script("sweep", f"--workdir={tmp_path / 't'}") == 2
+    assert "holds a search; the command that began it" in capsys.readouterr().err
 
 
 TINY = "--config=configs/digits_cnn.py:tiny"

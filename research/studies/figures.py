@@ -95,19 +95,20 @@ def against(lines, x, y, joined=True):
     return figure
 
 
-def front(points, chosen, x, y):
-    """Points of two objectives, and a line through those on the front.
+def front(points, chosen, x, y, rising):
+    """Points of two objectives, and the bound of what those on the front reach.
 
     Args:
         points: [(x, y)].
         chosen: the numbers of those on the front.
+        rising: whether a higher x is better.
     """
     figure, axes = _axes(x, y)
     others = [point for i, point in enumerate(points) if i not in chosen]
-    best = sorted(points[i] for i in chosen)
+    best, steps = sorted(points[i] for i in chosen), "steps-pre" if rising else "steps-post"
     if others:
         axes.plot(*zip(*others), linestyle="", marker=_mark(1), color="0.6", label="others")
-    axes.plot(*zip(*best), **_style(0), marker=_mark(0), label="the front")
+    axes.plot(*zip(*best), **_style(0), marker=_mark(0), drawstyle=steps, label="the front")
     for values, scale in zip(zip(*points), (axes.set_xscale, axes.set_yscale)):
         if is_log(values):
             scale("log")

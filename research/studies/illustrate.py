@@ -47,10 +47,10 @@ def draw(report, folder):
             keep(f"heat {' '.join(pair)}", f"{tables.title(name)} over {pair[0]} and {pair[1]}{beside}", drawn)
     if report.front:
         x, y = report.front.labels[:2]
-        says = f"{x} and {y}; on the line those than which none is better in one objective and worse in none"
+        says = f"Pareto front of {x} and {y}: none is better in one and worse in none"
         points = list(report.front.values.items())
         chosen = [number for number, (i, _) in enumerate(points) if i in report.front.best]
-        keep(f"front {x} {y}", says, figures.front([own[:2] for _, own in points], chosen, x, y))
+        keep(f"front {x} {y}", says, figures.front([own[:2] for _, own in points], chosen, x, y, x.endswith("(max)")))
     if len(paths) > 1 and len(ranked) > 3:
         points = [[report.groups[i].differs[path] for path in paths] for i in ranked]
         points = [[value if _is_number(value) else text_of(value) for value in point] for point in points]

@@ -77,7 +77,7 @@ def make(folders, metrics=(), spread="t", test="t", paired=False):
     several = pareto.of(folders, found)
     if several:
         words = "; ".join(found[i].name for i in several.best)
-        notes.append(f"None is better in all of {', '.join(several.labels)} than each of: {words}.")
+        notes.append(f"Pareto front of {', '.join(several.labels)}: {words}.")
     return Report(found, names, summaries, best, against, failed, spread, notes + _mixed(found), several)
 
 

@@ -98,6 +98,7 @@ class Search:
                     continue
                 self._known(point)
                 self.running[point.name] = asked
+                self._beat(asked)
                 result = runs.read_json(self.plan.folder / point.name / "result.json") or {}
                 if result.get("status") in schedule.OVER:  # before a driver that is gone could tell
                     self._tell(point.name, result)
@@ -145,10 +146,14 @@ class Search:
             result = runs.read_json(self.plan.folder / name / "result.json") or {}
             if result.get("status") not in (None, "stopped"):
                 self._tell(name, result)
-        if self.storage and time.monotonic() > self.next_beat:
+        if time.monotonic() > self.next_beat:
             self.next_beat = time.monotonic() + BEAT
             for asked in self.running.values():
-                self.kept.record_heartbeat(asked._trial_id)
+                self._beat(asked)
+
+    def _beat(self, asked):
+        if self.storage:  # the journal of one driver needs none
+            self.kept.record_heartbeat(asked._trial_id)
 
     def _tell(self, name, result):
         asked, status = self.running.pop(name), result["status"]
@@ -169,7 +174,7 @@ class Search:
             take_up(self.study, left)
 
     def lines(self):
-        """How many points there are and, of several objectives, those that none is better than in all."""
+        """How many points there are and, of several objectives, the Pareto front."""
         with _quiet():
             known = self.study.get_trials(deepcopy=False)
             best = self.study.best_trials if len(self.asked.objectives) > 1 else []
@@ -179,7 +184,7 @@ class Search:
         for trial in best:
             values = ", ".join(f"{o.name} {value:.4f}" for o, value in zip(self.asked.objectives, trial.values))
             point = ",".join(f"{path}={brief(value)}" for path, value in trial.params.items())
-            found.append(f"none is better in all: {values}: {point}")
+            found.append(f"Pareto front: {values}: {point}")
         return found
 
 
