@@ -114,6 +114,7 @@ def search_points(arguments, overrides, folder, at_once):
         raise UserError(2, "--search: gives the points itself; leave --sweep and --axis out")
     if arguments.trials is not None and arguments.trials < 1:
         raise UserError(2, f"--trials: {arguments.trials} points; at least 1 is needed")
+    command.required(arguments.config, "--config")
     config, file, size = command.load_config(arguments, overrides)
     asked = space.read(configs.load_names(file), config, arguments.search, arguments.prune)
     for path in asked.space:

@@ -9,6 +9,7 @@ import tempfile
 import time
 
 import pytest
+import sqlalchemy
 from conftest import ROOT, make_config, run_script
 from made_runs import make_run
 from optuna.trial import TrialState
@@ -261,6 +262,19 @@ def test_what_a_watched_run_raises_or_is_told_goes_through(tmp_path):
     assert next(watched) == 1 and watched.throw(ValueError("told")) == "told"
     with pytest.raises(UserError, match="gone"):
         watched.send(None)
+
+
+def test_a_storage_that_is_lost_is_one_line(tmp_path):
+    own = {"storage": f"sqlite:///{tmp_path}/study.db", "count": 3}
+    found = make_search(tmp_path / "s", asked_of(pruner="median"), **own)
+    (job,) = found.more()
+    with sqlalchemy.create_engine(own["storage"]).begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE trials"))
+    train(found, job.trials[0])
+    for call in (found.more, found.look, found.begin, found.lines):
+        with pytest.raises(UserError, match=r"study.db: lost: .*; the same command goes on") as raised:
+            call()
+        assert raised.value.code == 5
 
 
 BAD_SPACES = [

@@ -216,7 +216,8 @@ class Slot:
 
 
 def _begin(plan):
-    """Writes sweep.json; the folder's lock is held, and `check_folder` was passed."""
+    """Writes sweep.json; `check_folder` was passed, and nobody else writes another sweep's there."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
     saved = {
         "format": 1,
         "file": plan.file,

@@ -15,6 +15,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import optuna
+import sqlalchemy
 from optuna.trial import TrialState
 
 from research import config as configs
@@ -47,7 +48,7 @@ class Search:
         self.plan, self.asked, self.at_once, self.storage = plan, asked, at_once, storage
         self.space = {path: distribution(path, entry) for path, entry in asked.space.items()}
         size = math.prod(map(len, grid(asked.space).values())) if asked.sampler == "grid" else math.inf
-        self.count = min(size if count is None and size < math.inf else count or 20, size)
+        self.count = min(count or (20 if size == math.inf else size), size)
         text = json.dumps([plan.file, plan.size, configs.to_json(plan.config), asked.as_json()], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         self.name = f"{pathlib.Path(plan.file).stem}_{plan.size}_{asked.sampler}_{digest}"
@@ -58,7 +59,7 @@ class Search:
 
     def _open(self):
         directions = [f"{objective.direction}imize" for objective in self.asked.objectives]
-        with _quiet():
+        with _asking(self.storage):
             return optuna.create_study(
                 study_name=self.name,
                 storage=self.kept,
@@ -69,22 +70,23 @@ class Search:
             )
 
     def begin(self):
-        """Takes up what is there; the folder's lock is held."""
-        if self.study is None:
-            self.kept = open_storage(self.plan.folder, None)
-            self.study = self._open()
-            for trial in self.study.get_trials(states=(TrialState.RUNNING,)):  # of a driver that is gone
-                self._leave(trial.number)
-        for trial in self.study.get_trials(deepcopy=False):
-            with contextlib.suppress(UserError):
-                point = self._point(trial.params)
-                if set(trial.params) == set(self.space) and runs.is_begun(self.plan.folder / point.name):
-                    self._known(point)
+        """Takes up what is there; without a storage of several machines, the folder's lock is held."""
+        with _asking(self.storage):
+            if self.study is None:
+                self.kept = open_storage(self.plan.folder, None)
+                self.study = self._open()
+                for trial in self.study.get_trials(states=(TrialState.RUNNING,)):  # of a driver that is gone
+                    self._leave(trial.number)
+            for trial in self.study.get_trials(deepcopy=False):
+                with contextlib.suppress(UserError):
+                    point = self._point(trial.params)
+                    if set(trial.params) == set(self.space) and runs.is_begun(self.plan.folder / point.name):
+                        self._known(point)
 
     def more(self):
         """Jobs to do next; [] where there is none left."""
         found = []
-        with _quiet():
+        with _asking(self.storage):
             optuna.storages.fail_stale_trials(self.study)
             while len(found) < self.at_once and self._left():
                 asked = self.study.ask(self.space)
@@ -148,8 +150,9 @@ class Search:
                 self._tell(name, result)
         if time.monotonic() > self.next_beat:
             self.next_beat = time.monotonic() + BEAT
-            for asked in self.running.values():
-                self._beat(asked)
+            with _asking(self.storage):
+                for asked in self.running.values():
+                    self._beat(asked)
 
     def _beat(self, asked):
         if self.storage:  # the journal of one driver needs none
@@ -160,7 +163,7 @@ class Search:
         values = _values(result, self.asked.objectives) if status == "finished" else None
         bad = status in ("pruned", "diverged") and len(self.asked.objectives) == 1
         state = TrialState.COMPLETE if values else TrialState.PRUNED if bad else TrialState.FAIL
-        with _quiet(), contextlib.suppress(ValueError):  # another machine took it for dead, and took it up
+        with _asking(self.storage), contextlib.suppress(ValueError):  # another machine took it for dead, and took it up
             self.study.tell(asked, values, state=state)
 
     def leave(self):
@@ -169,13 +172,13 @@ class Search:
             self._leave(asked.number)
 
     def _leave(self, number):
-        with _quiet(), contextlib.suppress(ValueError):
+        with _asking(self.storage), contextlib.suppress(ValueError):
             left = self.study.tell(number, state=TrialState.FAIL)
             take_up(self.study, left)
 
     def lines(self):
         """How many points there are and, of several objectives, the Pareto front."""
-        with _quiet():
+        with _asking(self.storage):
             known = self.study.get_trials(deepcopy=False)
             best = self.study.best_trials if len(self.asked.objectives) > 1 else []
         states = [trial.state.name.lower() for trial in known if AGAIN not in trial.user_attrs]
@@ -243,7 +246,7 @@ class Pruning(NamedTuple):
 
         The number of an evaluation is what pruners take for the resource that was spent. The last one ends nothing.
         """
-        told = []  # Optuna's Trial, and then the values that it knows
+        trial = None
         try:
             asked = run.send(None)
             while True:
@@ -254,21 +257,21 @@ class Pruning(NamedTuple):
                     continue
                 evaluated = getattr(asked, "role", None) == "validation"
                 asked = run.send(answer)
-                if evaluated and (reason := self._judged(told, folder, steps)):
-                    run.throw(UserError(0, reason))
+                if evaluated:
+                    with _asking(self.storage):
+                        trial = trial or self._trial()
+                        step = self._bad_at(trial, folder)
+                    if step is not None and step < steps:
+                        run.throw(UserError(0, f"pruned by {self.pruner} at step {step}"))
         except StopIteration as end:
             return end.value
 
-    def _judged(self, told, folder, steps):
-        """Why a run is not worth going on with; None where it is. What is new in its rows is told."""
-        with _quiet():
-            told = told or told.append(self._trial()) or told
-            rows = [row for row in runs.read_rows(folder) if row["split"] == "validation"]
-            for row in rows[len(told) - 1 :]:
-                told[0].report(row[self.metric], len(told))
-                told.append(row[self.metric])
-            if rows and rows[-1]["step"] < steps and told[0].should_prune():
-                return f"pruned by {self.pruner} at step {rows[-1]['step']}"
+    def _bad_at(self, trial, folder):
+        """The step at which a run is not worth going on with; None where it is."""
+        rows = [row for row in runs.read_rows(folder) if row["split"] == "validation"]
+        for number, row in enumerate(rows, start=1):
+            trial.report(row[self.metric], number)  # what it knows already it leaves as it is
+        return rows[-1]["step"] if rows and trial.should_prune() else None
 
     def _trial(self):
         storage = open_storage(self.folder, self.storage)
@@ -327,3 +330,18 @@ def _quiet():
             yield
         finally:
             optuna.logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def _asking(url):
+    """Around calls of Optuna that ask its storage.
+
+    Raises:
+        UserError: 5, where it can no longer be reached.
+    """
+    try:
+        with _quiet():
+            yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = hidden(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        raise UserError(5, f"--storage: {hidden(url or JOURNAL)}: lost: {reason}; the same command goes on") from error
