@@ -69,6 +69,8 @@ def main(arguments, overrides):
     most = None if arguments.vectorize == "auto" else int(arguments.vectorize)
     if arguments.executor:
         cluster.options(arguments.executor)
+        if arguments.trial_seconds is not None:
+            raise UserError(2, "--trial_seconds: Slurm stops tasks itself; give --executor=slurm:timeout_min=...")
     if arguments.search:
         return search_points(arguments, overrides, folder, most or population.MOST)
     for flag in ("trials", "prune", "storage"):
@@ -136,7 +138,7 @@ def search_points(arguments, overrides, folder, at_once):
             print("\n".join(lines))
             return 0
         if arguments.executor:
-            flags = [flag for flag in sys.argv[1:] if not flag.startswith(("--executor", "--jobs"))]
+            flags = cluster.without(sys.argv[1:], ("--executor", "--jobs"))
             return submit(arguments, plan, cluster.again, [(flags,)] * arguments.jobs)
         print("\n".join(lines), file=sys.stderr, flush=True)
         own = {"processes": arguments.jobs, "trial_seconds": arguments.trial_seconds, "search": found}

@@ -39,7 +39,7 @@ def test_an_array_trains_each_trial_and_the_same_command_shows_them(submitted, t
 def test_a_search_is_an_array_of_drivers(submitted, tmp_path, monkeypatch, capsys):
     url = f"sqlite:///{tmp_path}/study.db"
     flags = [*TINY, "--search=random", "--trials=3", f"--workdir={tmp_path / 's'}", f"--storage={url}"]
-    assert run_script("sweep", *flags, "--jobs=2", "--executor=slurm") == 0
+    assert run_script("sweep", *flags, "--jobs", "2", "--executor=slurm") == 0
     assert [job.result() for job in submitted] == [0, 0]
     results = [runs.read_json(path)["status"] for path in (tmp_path / "s").glob("*/result.json")]
     assert results.count("finished") == len(results) and 3 <= len(results) <= 4
@@ -51,6 +51,7 @@ def test_a_search_is_an_array_of_drivers(submitted, tmp_path, monkeypatch, capsy
     [
         (["--executor=pbs"], "--executor: 'pbs' is not of the form slurm"),
         (["--executor=slurm:timeout"], "not of the form"),
+        (["--executor=slurm", "--trial_seconds=5"], "--trial_seconds: Slurm stops tasks itself"),
         (["--executor=slurm:nonsense=1"], "--executor=slurm: NameError"),
         (["--executor=slurm", "--search=random"], "needs --storage=URL"),
         (["--executor=slurm", "--search=random", "--storage=postgresql://me:secret@h/db"], "has a password"),

@@ -110,6 +110,17 @@ def test_what_a_dead_driver_left_is_taken_up_and_told_if_it_is_over(tmp_path):
     assert len(list(place.glob("*/config.json"))) == 3
 
 
+def test_what_failed_before_its_driver_died_is_tried_again(tmp_path):
+    asked, place = asked_of(), tmp_path / "s"
+    dead = make_search(place, asked, count=1)
+    (job,) = dead.more()
+    train(dead, job.trials[0], "failed")
+    found = make_search(place, asked, count=1)
+    (again,) = found.more()
+    found.look()
+    assert again == job and states(found) == [TrialState.FAIL, TrialState.RUNNING]
+
+
 def test_a_stopped_driver_leaves_its_trials_to_others(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     one, other = (make_search(tmp_path / name, asked_of(), count=2, storage=url) for name in "ab")
@@ -130,22 +141,21 @@ def test_two_drivers_share_the_points_of_one_storage(tmp_path):
     assert len({tuple(point.values()) for point in points}) == 6 and complete(one) == complete(other) == []
 
 
-def test_a_machine_without_a_sign_of_life_loses_its_trial(tmp_path, monkeypatch):
+def test_machines_without_a_sign_of_life_lose_their_trials(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "BEAT", 1)
-    monkeypatch.setattr(search, "GRACE", 1)
-    url = f"sqlite:///{tmp_path}/study.db"
-    one, other = (make_search(tmp_path / name, asked_of(), count=1, storage=url) for name in "ab")
-    (job,) = one.more()
-    one.look()
-    assert other.more() == []
+    monkeypatch.setattr(search, "GRACE", 3)
+    own = {"count": 2, "storage": f"sqlite:///{tmp_path}/study.db"}
+    dead, one, other = (make_search(tmp_path / name, asked_of(), **own) for name in "abc")
+    ((lost,), (kept,)) = ([trial for job in found.more() for trial in job.trials] for found in (dead, one))
     time.sleep(2.5)
     one.look()  # a sign of life
-    assert other.more() == []
-    time.sleep(2.5)
-    assert complete(other) == [job.trials[0].overrides]
-    train(one, job.trials[0])
+    time.sleep(2)
+    assert complete(other) == [lost.overrides]
+    time.sleep(3.5)
+    assert complete(other) == [kept.overrides]
+    train(one, kept)
     one.look()  # too late, and no harm
-    assert states(one) == [TrialState.FAIL, TrialState.COMPLETE]
+    assert states(one) == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
 
 
 def test_a_point_twice_is_trained_once(tmp_path):

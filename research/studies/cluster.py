@@ -56,6 +56,15 @@ def submit(plan, own, function, tasks, at_once):
         raise UserError(2, f"--executor=slurm: {type(error).__name__}: {error}") from error
 
 
+def without(arguments, flags):
+    """Arguments without some flags, --flag=value or --flag value."""
+    found = []
+    for before, argument in zip(["", *arguments], arguments):
+        if argument.partition("=")[0] not in flags and before not in flags:
+            found.append(argument)
+    return found
+
+
 def again(arguments):
     """The sweep script with other arguments, in a task; its exit code."""
     return subprocess.run([sys.executable, "-m", "experiments.sweep", *arguments]).returncode
