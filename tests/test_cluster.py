@@ -3,10 +3,10 @@
 import sys
 
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, make_config, run_script
 
 from research import runs
-from research.studies import cluster, gather
+from research.studies import cluster, gather, schedule, sweep
 
 pytest.importorskip("submitit", reason="no submitit: pip install submitit")
 TINY = ["--config=configs/digits_cnn.py:tiny", "--config.model.name=mlp", "--config.model.widths=8"]
@@ -62,6 +62,22 @@ def test_what_no_cluster_can_do_is_one_line(submitted, flags, part, tmp_path, ca
     assert run_script("sweep", *TINY, *points, *flags, f"--workdir={tmp_path / 's'}") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert part in error and "secret" not in error
+
+
+@pytest.mark.parametrize("fault", ["raises", "returns a code"])
+def test_what_fails_in_a_task_is_recorded(fault, tmp_path, monkeypatch):
+    def train(members, file, size, log):
+        if fault == "raises":
+            raise MemoryError("none left")
+        return [(3, "none left")]
+
+    monkeypatch.setattr(schedule, "train_trials", train)
+    trials, _ = sweep.trials_of(make_config(), sweep.axis("seed", [0]))
+    plan = schedule.Plan(tmp_path / "s", "configs/x.py", "tiny", make_config(), trials, {})
+    schedule.begin(plan)
+    schedule.work(lambda: None, plan, schedule.Job(tuple(trials)))
+    (record,) = gather.read([tmp_path / "s"])
+    assert record.status == "failed" and "none left" in record.reason
 
 
 def test_without_submitit_or_slurm_it_says_so(monkeypatch, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """Searches: what is asked for, each point once, what is pruned, and what several drivers and dead ones leave."""
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,7 @@ from optuna.trial import TrialState
 from research import config as configs
 from research import runs
 from research.errors import UserError
-from research.studies import gather, report, schedule, search, space
+from research.studies import gather, report, schedule, search, space, watch
 from research.studies.space import Objective
 
 RATE, DROPOUT = "optimizer.learning_rate", "model.dropout"
@@ -169,6 +172,32 @@ def test_a_point_twice_is_trained_once(tmp_path):
     assert sum(len(job.trials) for job in together.more()) == 2
 
 
+def test_a_point_that_another_machine_has_trained_is_not_trained_here(tmp_path):
+    own = {"storage": f"sqlite:///{tmp_path}/study.db"}
+    asked = asked_of({RATE: {"choices": (0.1, 0.01)}})
+    assert len(complete(make_search(tmp_path / "a", asked, count=8, **own))) == 2
+    other = make_search(tmp_path / "b", asked, count=16, **own)
+    assert complete(other) == [] and states(other) == [TrialState.COMPLETE] * 16
+    assert not list((tmp_path / "b").glob("*/config.json"))
+
+
+def test_a_search_that_is_stopped_leaves_its_trials(tmp_path, monkeypatch):
+    class Idle:
+        ask = stop = end = lambda self, *_: None
+
+    def wait(busy, seconds):
+        stop.append(signal.SIGTERM)
+        return []
+
+    stop, asked = [], asked_of()
+    monkeypatch.setattr(schedule.signals, "caught", lambda: contextlib.nullcontext(stop))
+    monkeypatch.setattr(schedule.workers, "wait", wait)
+    found = search.Search(plan_of(tmp_path / "s", asked), asked, storage=f"sqlite:///{tmp_path}/study.db")
+    with watch.View(found.plan, io.StringIO(), 20) as view, pytest.raises(UserError) as raised:
+        schedule.run(found.plan, [], view, lambda share: Idle(), search=found)
+    assert raised.value.code == 143 and states(found) == [TrialState.FAIL, TrialState.WAITING]
+
+
 def test_how_trials_end_is_told(tmp_path):
     found = make_search(tmp_path / "s", asked_of(), count=5)
     for status in ("finished", "diverged", "pruned", "failed"):
@@ -205,10 +234,27 @@ def test_of_several_objectives_the_front_is_told_and_reported(tmp_path):
     front = [line for line in found.lines() if line.startswith("Pareto front")]
     assert len(front) == 3 and all("validation/loss 0.1100, parameters 5.0000" in line for line in front)
     made = report.make([tmp_path / "s"], ["validation/loss"])
+    assert report.make([make_single(tmp_path / "one")], ["validation/loss"]).front is None
     (note,) = [note for note in made.notes if note.startswith("Pareto front of")]
     assert "validation loss, nats (min), parameters (min)" in note and note.count("learning_rate=0.01") == 3
     report.write(made, tmp_path / "out")
     assert (tmp_path / "out" / "front_validation_loss_nats_min_parameters_min_.png").is_file()
+
+
+def make_single(folder):
+    """A folder of a search for one objective."""
+    found = make_search(folder, asked_of(), count=2)
+    schedule._begin(found.plan)
+    complete(found)
+    return folder
+
+
+def test_of_several_objectives_a_run_that_diverged_is_no_point(tmp_path):
+    found = make_search(tmp_path / "s", asked_of(objectives=TWO), count=1)
+    (job,) = found.more()
+    train(found, job.trials[0], "diverged")
+    found.look()
+    assert states(found) == [TrialState.FAIL]
 
 
 def rows_of(folder, losses):
@@ -257,6 +303,25 @@ def test_a_bad_run_is_ended_and_a_good_one_is_not(pruner, tmp_path):
     assert ended and not [number for number in ended if number % 2] and len(ended) >= 4
 
 
+def test_the_last_evaluation_ends_nothing(tmp_path):
+    found = make_search(tmp_path / "s", asked_of(pruner="median"), count=8)
+    for number in range(6):
+        (job,) = found.more()
+        place = found.plan.folder / job.trials[0].name
+
+        def run():
+            rows_of(place, {1: 9.0 if number == 5 else 1.0})
+            yield Asks()
+            return "result"
+
+        watched = found.through(job.trials[0])(run(), place, 1)
+        next(watched)
+        with pytest.raises(StopIteration, match="result"):
+            watched.send("sums")
+        train(found, job.trials[0])
+        found.look()
+
+
 def test_what_a_watched_run_raises_or_is_told_goes_through(tmp_path):
     found = make_search(tmp_path / "s", asked_of(pruner="median"))
     (job,) = found.more()
@@ -272,6 +337,16 @@ def test_what_a_watched_run_raises_or_is_told_goes_through(tmp_path):
     assert next(watched) == 1 and watched.throw(ValueError("told")) == "told"
     with pytest.raises(UserError, match="gone"):
         watched.send(None)
+
+
+def test_what_a_storage_says_of_its_url_is_told_without_the_password(tmp_path, monkeypatch):
+    def refuse(url, **_):
+        raise ValueError(f"cannot use {url}")
+
+    monkeypatch.setattr("optuna.storages.RDBStorage", refuse)
+    with pytest.raises(UserError, match="cannot use x://me:\\*\\*\\*@there/db") as raised:
+        search.open_storage(tmp_path, "x://me:secret@there/db")
+    assert "secret" not in str(raised.value)
 
 
 def test_a_storage_that_is_lost_is_one_line(tmp_path):
