@@ -89,7 +89,7 @@ def train(claim, plan, jobs):
 
 def check():
     found = results.differing(pathlib.Path())
-    print("\n".join(found))
+    print("\n".join(found or ["README and the configs' headers say what results/ says"]))
     if found:
         print(f"error: {len(found)} differ; python -m experiments.reproduce --write makes them again", file=sys.stderr)
     return 1 if found else 0

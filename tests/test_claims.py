@@ -277,6 +277,11 @@ def test_a_commit_is_kept_where_its_code_was_not_changed(scratch):
     assert keep(uncommitted=[" M research/loop.py"]) == {None}
 
 
+def test_without_a_readme_there_is_nothing_to_check(scratch, capsys):
+    (scratch / "README.md").unlink()
+    assert run_script("reproduce", "--check") == 2 and "README.md: not there" in capsys.readouterr().err
+
+
 def test_a_metric_that_no_run_has_is_named(scratch, capsys):
     declare(CLAIM | {"metric": "bleu"})
     make_runs(only(), (0.9, 0.92, 0.94))

@@ -13,6 +13,7 @@ import re
 
 import numpy as np
 
+from research.errors import UserError
 from research.studies import claims
 from research.studies.statistics import summary
 from research.studies.tables import Cell, Table, as_lines, clock, factor_of, figure, markdown, seeds
@@ -240,9 +241,15 @@ def headers(judged, root):
 
 
 def derived(root=ROOT):
-    """{path: its text} of README and the configs, with every table and header made again from results/."""
+    """{path: its text} of README and the configs, with every table and header made again from results/.
+
+    Raises:
+        UserError: 2, where there is no README, or claims or results that are none.
+    """
     judged = [claims.judge(claim, root / claims.FOLDER) for claim in claims.read(root / "configs")]
     readme = root / "README.md"
+    if not readme.is_file():
+        raise UserError(2, f"{readme}: not there; --check and --write are for the repository's folder")
     text = _between(readme.read_text(), "results", _table(results_table(judged)))
     text = _between(text, "not met", list(reasons(judged)))
     example = [own for own in judged if (own.claim.name, own.claim.size) == EXAMPLE]
