@@ -3,7 +3,7 @@
     python -m experiments.sweep --config=configs/digits_cnn.py --axis=seed=0:5 --vectorize=auto --workdir=runs/seeds
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=model --axis=seed=0:2 --jobs=2 --workdir=runs/two
     python -m experiments.sweep --config=configs/digits_cnn.py --sweep=random --workdir=runs/random --dry_run
-    python -m experiments.sweep --config=configs/digits_cnn.py --search=tpe --prune=median --workdir=runs/tpe
+    python -m experiments.sweep --config=configs/digits_cnn.py --search=tpe --trials=9 --prune=median --workdir=runs/t
 
 Axes and named sweeps, sweep_<name>() of the config file, are combined to every point of each with every point of the
 others. All points are checked before anything runs. The same command again goes on: each trial runs once, an unfinished

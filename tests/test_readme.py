@@ -81,9 +81,10 @@ def test_every_command_of_a_config_header_trains(path, scratch):
         {name for words in lines for flag in words for name in re.findall(r"init_from=runs/(\w+)", flag)}
     ):
         assert run_script("train", f"--config=configs/{name}.py:tiny", f"--workdir=runs/{name}") == 0
-    for number, words in enumerate(lines):
-        script, flags = tiny(words)
-        flags = [flag for flag in flags if not flag.startswith("--workdir")]
+    unique = dict.fromkeys(  # base and cpu are both tiny here
+        (script, *(flag for flag in flags if not flag.startswith("--workdir"))) for script, flags in map(tiny, lines)
+    )
+    for number, (script, *flags) in enumerate(unique):
         assert run_script(script, *flags, f"--workdir=run{number}") == 0
     result = runs.read_json(scratch / "run0" / "result.json")
     assert result["status"] == "finished" and set(result["metrics"]) == {"validation", "test"}
