@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import optuna
 import pytest
 import sqlalchemy
 from conftest import ROOT, make_config, run_script
@@ -346,6 +347,20 @@ def test_what_a_storage_says_of_its_url_is_told_without_the_password(tmp_path, m
     with pytest.raises(UserError, match="cannot use x://me:\\*\\*\\*@there/db") as raised:
         search.open_storage(tmp_path, "x://me:secret@there/db")
     assert "secret" not in str(raised.value)
+
+
+def test_tables_that_two_machines_make_at_once_are_no_error(tmp_path, monkeypatch):
+    real, calls = optuna.storages.RDBStorage, []
+
+    def make(url, **own):
+        calls.append(url)
+        if len(calls) == 1:
+            raise sqlalchemy.exc.IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key"))
+        return real(url, **own)
+
+    monkeypatch.setattr("optuna.storages.RDBStorage", make)
+    assert search.open_storage(tmp_path, f"sqlite:///{tmp_path}/study.db").get_all_studies() == []
+    assert len(calls) == 2
 
 
 def test_a_storage_that_is_lost_is_one_line(tmp_path):

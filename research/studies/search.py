@@ -220,10 +220,14 @@ def open_storage(folder, url):
         return optuna.storages.JournalStorage(backend)
     timeout = {"connect_timeout": 10} if re.match("postgresql|mysql|mariadb", url) else {}
     own = {"heartbeat_interval": BEAT, "grace_period": GRACE, "heartbeat_stale_trial_callback": take_up}
+    own["engine_kwargs"] = {"connect_args": timeout, "pool_pre_ping": True}
     try:
         with _quiet():
-            engine = {"connect_args": timeout, "pool_pre_ping": True}
-            return optuna.storages.RDBStorage(url, engine_kwargs=engine, **own)
+            try:
+                return optuna.storages.RDBStorage(url, **own)
+            except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+                time.sleep(2)  # another machine makes the tables at this moment
+                return optuna.storages.RDBStorage(url, **own)
     except Exception as error:
         lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()] or [""]
         reason = f"{type(error).__name__}: {lines[0]}"
