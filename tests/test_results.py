@@ -54,8 +54,8 @@ def test_a_linear_model_stands_beside_our_runs_on_the_same_messages():
     run = lambda accuracy, seconds: {"metrics": {"test/accuracy": accuracy}, "seconds": seconds}
     bare, runs = "no headers, footers, quotes", [run(0.5, 60), run(0.6, 62)]
     claim = claims.Claim("configs/newsgroups_gpt.py", None, "cpu", "accuracy", variant="pretrained+bare")
-    kept = [claims.Judged(claim, runs, None, None, "", "")]
-    kept.append(claims.Judged(claim._replace(file="configs/mnist_cnn.py"), [run(0.9, 1)], None, None, "", ""))
+    kept = [claims.Judged(claim, runs, None, "", "")]
+    kept.append(claims.Judged(claim._replace(file="configs/mnist_cnn.py"), [run(0.9, 1)], None, "", ""))
     _, rows_of = TABLES["newsgroups.json"]
     assert list(rows_of({"sides": {f"linear, {bare}": [run(0.7, 5)]}}, kept))[1:] == [
         ("linear", bare, "70.00", "1†", "0:05"),

@@ -76,7 +76,6 @@ class Judged(NamedTuple):
 
     claim: Claim
     runs: list[dict]  # as results/<claim>.json has them, by seed; [] where there are none of its config
-    summary: statistics.Summary | None
     p: float | None  # of the one-sided test; None where there is none
     verdict: str  # met, not met, not run, too few seeds, nothing published
     stale: str  # why runs that are kept are none of this claim; ""
@@ -215,17 +214,16 @@ def judge(claim, folder=FOLDER):
             stale = _differing(claim, saved["config"])
             kept = [] if stale else [run for run in saved["runs"] if run["seed"] < claim.seeds]
             values = [run["metrics"][claim.metrics[0]] for run in kept]
-            summary = statistics.summary(values) if kept else None
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(2, f"{path}: no results of a claim of ours: {error!r}") from error
     if not kept:
-        return Judged(claim, [], None, None, "not run", stale and f"{path}: its runs are of another config: {stale}")
+        return Judged(claim, [], None, "not run", stale and f"{path}: its runs are of another config: {stale}")
     if claim.published is None:
-        return Judged(claim, kept, summary, None, "nothing published", "")
+        return Judged(claim, kept, None, "nothing published", "")
     if len(kept) < claim.seeds:
-        return Judged(claim, kept, summary, None, "too few seeds", "")
+        return Judged(claim, kept, None, "too few seeds", "")
     p = statistics.one_sided(values, claim.published, claim.met, claim.margin, claim.spread)
-    return Judged(claim, kept, summary, p, "met" if p < 1 - CONFIDENCE else "not met", "")
+    return Judged(claim, kept, p, "met" if p < 1 - CONFIDENCE else "not met", "")
 
 
 def _differing(claim, saved):
