@@ -25,7 +25,7 @@ import sys
 from experiments import command
 from research import config as configs
 from research.errors import UserError
-from research.studies import cluster, population, schedule, search, space, sweep, watch, workers
+from research.studies import cluster, population, schedule, sweep, watch, workers
 
 SHOWN = 20  # points of a plan that are printed before it runs
 
@@ -46,9 +46,9 @@ def make_parser():
         default="1",
         help="trials that differ in numbers alone run N at once; auto: up to 16",
     )
-    add("--search", metavar="NAME", help=f"points of search_space() of the config file: {', '.join(space.SAMPLERS)}")
+    add("--search", metavar="NAME", help="points of search_space() of the config file: grid, random, tpe, cmaes, qmc")
     add("--trials", metavar="N", type=int, help="points of a search, over all machines; a whole grid, or 20")
-    add("--prune", metavar="NAME", help=f"end bad trials of a search early: {', '.join(space.PRUNERS)}")
+    add("--prune", metavar="NAME", help="end bad trials of a search early: median, halving, hyperband")
     add("--storage", metavar="URL", help="Optuna's, for a search by several machines; else a file in --workdir")
     add("--trial_seconds", metavar="S", type=float, help="a trial that takes longer is stopped and has failed")
     add("--executor", metavar="slurm[:OPTION=VALUE]", help="submit an array instead, --jobs of its tasks at a time; "
@@ -112,6 +112,8 @@ def finish(plan, code):
 
 def search_points(arguments, overrides, folder, at_once):
     """Trains what Optuna asks for."""
+    from research.studies import search, space  # a quarter of a second, which every worker of a sweep would spend, too
+
     if arguments.sweep or arguments.axis:
         raise UserError(2, "--search: gives the points itself; leave --sweep and --axis out")
     if arguments.trials is not None and arguments.trials < 1:

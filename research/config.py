@@ -70,7 +70,7 @@ def load_file(argument):
 
 
 def load_names(argument):
-    """What a config file defines beside get_config, {name: value}: sweep_<name>() and claims()."""
+    """What a config file defines beside get_config, {name: value}: sweep_<name>(), search_space(), claims()."""
     file = str(argument).partition(":")[0]
     with users_code(f"--config: {file}", __file__):
         return vars(_module(file))

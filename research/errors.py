@@ -11,8 +11,9 @@ class UserError(Exception):
 
     Args:
         code: the exit code of the scripts. 2 a mistake in flags or config, 3 damaged or wrong data, 4 no checkpoint to
-            trust, 5 a folder that cannot be written, 6 numbers not finite, 7 the run is being written by another
-            process, 8 something took longer than it may, 130 and 143 stopped by a signal.
+            trust, 5 a folder or storage that cannot be written, 6 numbers not finite, 7 the run is being written by
+            another process, 8 something took longer than it may, 130 and 143 stopped by a signal; 0 a run that a search
+            has pruned, which is no failure.
         message: one line: where, what it is, what it may be.
     """
 

@@ -8,7 +8,6 @@ Both are timed, and the faster one is taken.
 
 import functools
 import hashlib
-import itertools
 import json
 import math
 import sys
@@ -93,9 +92,9 @@ def train(members, *, file="", size="", devices=None, form=None, through=()):
             )
             for i, (config, (_, folder)) in enumerate(zip(own, members), start=1)
         ]
-        watched = itertools.zip_longest(generators, members, through or ())
-        steps = setup.times["train"]
-        return drive([f(run, folder, steps) if f else run for run, (_, folder), f in watched], program.answer)
+        for i, (watch, (_, folder)) in enumerate(zip(through, members)):
+            generators[i] = watch(generators[i], folder, setup.times["train"]) if watch else generators[i]
+        return drive(generators, program.answer)
 
 
 class Population:

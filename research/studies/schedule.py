@@ -231,7 +231,7 @@ def _begin(plan):
 
 
 def is_over(folder):
-    """Whether nothing is left to do in a trial's folder: it would diverge again."""
+    """Whether nothing is left to do in a trial's folder."""
     return (runs.read_json(folder / "result.json") or {}).get("status") in OVER
 
 
