@@ -417,6 +417,21 @@ def test_a_search_that_is_none_is_named(own, part):
     assert raised.value.code == 2 and part in str(raised.value)
 
 
+def test_bounds_have_the_type_of_their_field():
+    own = {
+        DROPOUT: {"low": 0, "high": 1 / 2},
+        RATE: {"low": 1, "high": 2},
+        "data.batch_size": {"low": 8.0, "high": 16.0},
+    }
+    found = asked_of(own).space
+    kinds = {path: type(space.distribution(path, entry)).__name__ for path, entry in found.items()}
+    assert kinds == {DROPOUT: "FloatDistribution", RATE: "FloatDistribution", "data.batch_size": "IntDistribution"}
+    stepped = asked_of({RATE: {"low": 1, "high": 2, "step": 1}}, sampler="grid").space
+    assert space.grid(stepped) == {RATE: [1.0, 2.0]} and isinstance(stepped[RATE]["step"], float)
+    with pytest.raises(UserError, match=r"search_space\(\): config.data.batch_size: 8.5 is not int"):
+        asked_of({"data.batch_size": {"low": 8.5, "high": 16}})
+
+
 def test_without_objectives_it_is_what_the_config_is_judged_by():
     config = make_config(eval__metric="loss", eval__direction="min")
     found = space.read({"search_space": lambda: SPACE}, config, "tpe", None)

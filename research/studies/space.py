@@ -20,6 +20,7 @@ from typing import NamedTuple
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from research import config as configs
 from research.errors import UserError, pick, users_code
 from research.fields import text_of
 from research.studies.sweep import aligned, trials_of
@@ -76,8 +77,7 @@ def read(defined, config, sampler, pruner):
         space = defined["search_space"]()
         if not isinstance(space, dict) or not space:
             raise UserError(2, "search_space(): gives no {path: what is searched}")
-    for path, entry in space.items():
-        distribution(path, entry)
+    space = {path: _typed(config, path, entry) for path, entry in space.items()}
     default = {"metric": config.eval.metric, "direction": config.eval.direction}
     with users_code("search_objectives()", __file__):
         found = defined.get("search_objectives", lambda: [default])()
@@ -96,6 +96,24 @@ def read(defined, config, sampler, pruner):
     if sampler == "grid":
         grid(space)
     return Asked(space, objectives, sampler, pruner)
+
+
+def _typed(config, path, entry):
+    """An entry with bounds of its field's type: of a rate 0 to 1 is no choice of two, and layers are whole.
+
+    Raises:
+        UserError: 2, for one that is no entry, or no value of the field.
+    """
+    distribution(path, entry)
+    if "choices" in entry:
+        return entry
+    try:
+        read = lambda value: configs.value(configs.override(config, {path: value}), path)
+        bounds = {name: read(entry[name]) for name in ("low", "high")}
+    except UserError as error:
+        raise UserError(2, f"search_space(): {error}") from error
+    step = {"step": type(bounds["low"])(entry["step"])} if entry.get("step") is not None else {}
+    return {**entry, **bounds, **step}
 
 
 def distribution(path, entry):
