@@ -106,7 +106,8 @@ def finish(plan, code):
     print(f"sweep folder {plan.folder}", flush=True)
     if code:
         left = sum(not schedule.is_over(plan.folder / trial.name) for trial in plan.trials)
-        print(f"error: {left} of {len(plan.trials)} trials failed; the same command tries them again", file=sys.stderr)
+        more = "" if "search" in plan.asked else "; the same command tries them again"
+        print(f"error: {left} of {len(plan.trials)} trials failed{more}", file=sys.stderr)
     return code
 
 

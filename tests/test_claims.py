@@ -119,6 +119,7 @@ def test_what_counts_as_met(scratch, values, fields, verdict):
     assert [run["metrics"]["test/accuracy"] for run in found.runs] == list(values)
     text = "\n".join(tables.as_lines(claims.table([found])))
     assert ("not met: too hard" in text) == (verdict == "not met")
+    assert claims.words(found).endswith(": too hard") == (verdict == "not met")
 
 
 def test_the_list_tells_what_a_claim_costs_and_wants(scratch):

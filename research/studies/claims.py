@@ -272,7 +272,8 @@ def words(judged):
     reached = f"{titles(claim)}: {ours(judged, 't')}, {tables.seeds(len(judged.runs))} seeds"
     if claim.published is None:
         return f"{reached}; nothing is published{where}"
-    return f"{reached}; published{where}: {published(claim)}: {said(judged)}"
+    why = f": {claim.why}" if judged.verdict == "not met" and claim.why else ""
+    return f"{reached}; published{where}: {published(claim)}: {said(judged)}{why}"
 
 
 def table(found):
