@@ -291,8 +291,8 @@ NO_CONFIG_SETS = {
     # Sizes of the first comparison.
     "mlp.widths",
 }  # fmt: skip
-# A user's own files; read as wikitext2 is; --config.task.name=cbow.
-WITHOUT_CONFIG = {"parallel", "text", "stdlib", "tiny_shakespeare", "cbow"}
+# A user's own files; read as wikitext2 is; --config.task.name=cbow; --config.model.name=encoder with hf:FOLDER.
+WITHOUT_CONFIG = {"parallel", "text", "stdlib", "tiny_shakespeare", "cbow", "encoder"}
 OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
 
 

@@ -64,6 +64,15 @@ OF_ROLE = {  # model: its fields, its inputs, and the parameters of each role
          "scale": "block0/attention_norm_scale block0/mlp_norm_scale norm_scale",
          "bias": "block0/attention_norm_bias block0/attention_out_bias block0/mlp_in_bias block0/mlp_norm_bias "
                  "block0/mlp_out_bias block0/qkv_bias norm_bias"}),
+    "encoder": (
+        {"vocabulary": 9, "layers": 1, "heads": 2, "width": 4, "context": 4, "head": "pretraining"}, TOKENS,
+        {"kernel": "block0/attention_out_kernel block0/mlp_in_kernel block0/mlp_out_kernel block0/qkv_kernel "
+                   "next_kernel pooler_kernel transform_kernel",
+         "embedding": "embedding position_embedding type_embedding",
+         "scale": "block0/attention_norm_scale block0/mlp_norm_scale embedding_norm_scale transform_norm_scale",
+         "bias": "block0/attention_norm_bias block0/attention_out_bias block0/mlp_in_bias block0/mlp_norm_bias "
+                 "block0/mlp_out_bias block0/qkv_bias embedding_norm_bias masked_bias next_bias pooler_bias "
+                 "transform_bias transform_norm_bias"}),
     "glove": ({"vocabulary": 9}, {"row": jnp.zeros(1, int), "column": jnp.zeros(1, int)},
               {"embedding": "input_embedding output_embedding", "bias": "input_bias output_bias"}),
     "mlp": ({"classes": 2, "widths": (3,)}, IMAGE,

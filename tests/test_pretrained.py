@@ -19,7 +19,6 @@ from research.data import tokenize
 from research.errors import UserError
 from research.models.decoder import Decoder
 from research.models.mlp import MLP
-from research.pretrained.folder import read_weights
 
 HF, BAD = SHARED / "fixtures" / "hf", SHARED / "fixtures" / "bad"
 FOLDERS = ("gpt2-tiny", "gpt2-tiny-sharded", "gpt2-tiny-noprefix", "gpt2-tiny-classifier", "gpt2-tiny-bf16")
@@ -191,31 +190,33 @@ DAMAGE = {  # folder of fixtures: what its error says
     "index_wrong_shard": "model-00001-of-00002.safetensors: does not have the tensor",
     "pickle_as_safetensors": "model.safetensors: a pickle",
     "pickle_bin": "pytorch_model.bin: a pickle",
+    "missing_tensor": "model.safetensors: encoder.layer.0.output.dense.weight, which config.json asks for, is missing",
+    "extra_tensor": "model.safetensors: encoder.layer.7.surprise.weight has no place",
+    "wrong_shape": r"intermediate.dense.weight has the shape \(16, 32\); by config.json it is \(32, 16\)",
+    "nan_inside": r"model.safetensors: embeddings.word_embeddings.weight\[3, 1\] is nan",
+    "config_vs_weights": "model.safetensors: 23 tensors are too few for the 2 layers of config.json",
+    "vocab_too_long": "vocab.txt: 42 tokens; the embedding in .*model.safetensors has 30",
+    "vocab_too_short": "vocab.txt: 21 tokens; the embedding in .*model.safetensors has 30",
+    "wrong_model_type": "config.json: n_embd: missing",
+    "unknown_model_type": "config.json: model_type: 'no-such-model'; known are bert, gpt2",
 }
 
 
 @needs_fixtures
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damaged_and_hostile_weights_are_refused_by_file_and_fault(name, tmp_path, monkeypatch):
+def test_damaged_and_hostile_folders_are_refused_by_file_and_fault(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=DAMAGE[name]) as error:
-        read_weights(BAD / name)
+        pretrained.load(BAD / name)
     assert error.value.code == 3 and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())  # a pickle that was run would have left a file
 
 
 @needs_fixtures
-def test_the_control_among_them_is_read():
-    weights, path = read_weights(BAD / "good")
-    assert weights["embeddings.word_embeddings.weight"].shape == (30, 16) and path == BAD / "good" / "model.safetensors"
-
-
-@needs_fixtures
-@pytest.mark.parametrize("name", ["unknown_model_type", "wrong_model_type"])
-def test_a_config_of_another_model_is_refused(name):
-    with pytest.raises(UserError, match=f"{name}/config.json: ") as error:
-        pretrained.load(BAD / name)
-    assert error.value.code == 3
+def test_every_damage_that_there_is_a_folder_of_is_among_them_and_the_control_is_read():
+    assert {path.name for path in BAD.iterdir() if path.is_dir()} == {*DAMAGE, "good"}
+    model, variables = pretrained.load(BAD / "good")
+    assert variables["params"]["embedding"].shape == (30, 16) and model.head == "pooled"
 
 
 def config_with(**changes):
@@ -280,7 +281,7 @@ MISMATCHES = {
     "untied": (config_with(tie_word_embeddings=False), "lm_head.weight, which config.json asks for, is missing"),
     "another head": (config_with(architectures=["GPT2ForSequenceClassification"]), "score.weight, .* is missing"),
     "not tied": (weights_with(lambda w: w.update({"lm_head.weight": w["transformer.wte.weight"] + 1})),
-                 "lm_head.weight is not wte.weight"),
+                 "lm_head.weight is not transformer.wte.weight"),
     "architecture": (config_with(architectures=["GPT2Surprise"]), "config.json: architectures: .'GPT2Surprise'."),
     "activation": (config_with(activation_function="relu"), "config.json: activation_function: 'relu'"),
     "epsilon": (config_with(layer_norm_epsilon=1e-6), "config.json: layer_norm_epsilon: 1e-06"),
@@ -314,8 +315,8 @@ BAD_INPUTS = {
     "id": ({"input_ids": [[3, 11]]}, r"input_ids: 11 is outside \[0, 11\)"),
     "negative": ({"input_ids": [[3, -1]]}, "input_ids: -1 is outside"),
     "too long": ({"input_ids": [[1] * 7]}, r"position_ids: 6 is outside \[0, 6\)"),
-    "BERT's": ({"input_ids": [[1]], "token_type_ids": [[0]]}, "inputs input_ids, token_type_ids: GPT-2 takes"),
-    "none": ({"attention_mask": [[1]]}, "inputs attention_mask: GPT-2 takes input_ids"),
+    "BERT's": ({"input_ids": [[1]], "token_type_ids": [[0]]}, "inputs input_ids, token_type_ids: GPT-2 takes of "),
+    "none": ({"attention_mask": [[1]]}, "inputs attention_mask: GPT-2 takes .*, and input_ids always"),
     "one text": ({"input_ids": [1, 2]}, r"shapes \(2,\), \(2,\); both are"),
     "another mask": ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, r"shapes \(1, 2\), \(1, 1\)"),
 }
@@ -386,7 +387,7 @@ def test_a_tokenizer_out_of_vocab_and_merges_is_the_same(gpt2):
     (gpt2 / "tokenizer.json").unlink()
     parts, texts = tokenize.read(gpt2), ["A text, naïve.\n\n  x = 1<|endoftext|>", ""]
     assert parts.encode(texts) == whole.encode(texts) and parts.vocabulary == whole.vocabulary
-    assert parts.special == whole.special == {"pad": -1, "unknown": -1, "begin": 599, "end": 599}
+    assert parts.special == whole.special == {"pad": -1, "unknown": -1, "begin": 599, "end": 599, "mask": -1}
     assert pretrained.load(gpt2)[0].vocabulary == 600
     (gpt2 / "merges.txt").unlink()
     with pytest.raises(UserError, match="no tokenizer: neither") as error:

@@ -11,19 +11,11 @@ from conftest import SHARED, assert_same_bits, assert_same_numbers
 from flax import linen as nn
 
 from research.errors import UserError
-from research.models import attention, decoder
-from research.models.attention import (
-    QUERIES,
-    attend,
-    gelu,
-    gelu_tanh,
-    layer_norm,
-    rms_norm,
-    rotary,
-    sinusoidal,
-)
+from research.models import attention, decoder, transformer
+from research.models.attention import QUERIES, attend
 from research.models.decoder import Decoder
 from research.models.layers import product
+from research.models.transformer import gelu, gelu_tanh, layer_norm, rms_norm, rotary, sinusoidal
 from research.optimizers import OPTIMIZERS, is_decayed, make_optimizer, stacked_like, unstacked
 
 RNG = np.random.default_rng(0)
@@ -342,7 +334,7 @@ def test_dropout_is_drawn_for_each_layer_by_itself(monkeypatch):
     assert_same_bits(run(0), run(0))
     assert not np.array_equal(run(0), run(1))
     keys = []
-    for module in (attention, decoder):
+    for module in (attention, decoder, transformer):
         monkeypatch.setattr(module, "drop", lambda key, x, rate: keys.append(jax.random.key_data(key).tobytes()) or x)
     run(0)
     assert len(keys) == len(set(keys)) == 1 + 2 * 3  # the embedding; weights and both halves of each layer

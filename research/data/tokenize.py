@@ -31,6 +31,7 @@ ROLES = {  # what SPECIAL are for, and how others spell it: BERT, RoBERTa and T5
     "unknown": ("[UNK]", "<unk>"),
     "begin": ("[CLS]", "<s>", "<|endoftext|>"),
     "end": ("[SEP]", "</s>", "<|endoftext|>"),
+    "mask": ("[MASK]", "<mask>"),
 }
 NEWLINE = " <eos> "  # the end of a line as a word, by custom
 KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram")
@@ -40,7 +41,7 @@ KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram"
 class Tokenizer:
     """A trained tokenizer; its JSON is Hugging Face's, and all that there is of it.
 
-    `pad`, `unknown`, `begin` and `end` are ids, -1 where it has no such token: an id that no token has.
+    `pad`, `unknown`, `begin`, `end` and `mask` are ids, -1 where it has no such token: an id that no token has.
     """
 
     json: str
@@ -48,12 +49,13 @@ class Tokenizer:
     unknown = property(lambda self: self.special["unknown"])
     begin = property(lambda self: self.special["begin"])
     end = property(lambda self: self.special["end"])
+    mask = property(lambda self: self.special["mask"])
 
     @functools.cached_property
     def special(self):
         """{role: id}, of each of ROLES."""
         if self.is_ours:
-            return dict(zip(ROLES, range(len(SPECIAL))))
+            return {**dict.fromkeys(ROLES, -1), **dict(zip(ROLES, range(len(SPECIAL))))}
         added = json.loads(self.json).get("added_tokens") or []
         named = {token["content"]: token["id"] for token in added if token["special"]}
         return {role: next((named[s] for s in spelled if s in named), -1) for role, spelled in ROLES.items()}
@@ -70,6 +72,27 @@ class Tokenizer:
             return [], [END]
         added = self._library.encode("", add_special_tokens=True).ids
         return added[:-1], added[-1:]
+
+    def join(self, first, second=(), size=None):
+        """The ids of a text that is read whole, or of two, and of which of them each is: [CLS] first [SEP] second
+        [SEP], as BERT has it; see `frame`. A second one that is empty is none.
+
+        Args:
+            first, second: ids.
+            size: at most so many in all; of two the longer one is cut, down to the other, then both by turns.
+
+        Returns:
+            two lists; the second has 0 for the first text and 1 for the second.
+        """
+        (before, behind), two = self.frame, len(second) > 0
+        if size is not None:
+            room = max(0, size - len(before) - len(behind) * (1 + two))
+            short = min(len(first), len(second), room // 2)
+            long = room - short
+            sizes = (long, short) if len(first) > len(second) else (short, long)
+            first, second = first[: sizes[0]], second[: sizes[1]]
+        one, other = [*before, *first, *behind], [*second, *behind] if two else []
+        return one + other, [0] * len(one) + [1] * len(other)
 
     @functools.cached_property
     def _library(self):
@@ -200,13 +223,20 @@ def read(source):
         folder = hub.find(str(source), "config.data.tokenizer")
         path = file_of(folder)
         if path is None:
-            raise UserError(3, f"{folder}: no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
+            raise UserError(
+                3, f"{folder}: no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor vocab.txt"
+            )
+    make = {"vocab.json": _of_bpe, "vocab.txt": _of_wordpiece}.get(
+        path.name, lambda path: Tokenizer(path.read_text(encoding="utf-8"))
+    )
     try:
-        tokenizer = _of_bpe(path) if path.name == "vocab.json" else Tokenizer(path.read_text(encoding="utf-8"))
+        tokenizer = make(path)
         if not tokenizer.size:  # for this the library reads it
             raise ValueError("it has no token")
     except OSError as error:
         raise UserError(3, f"{path}: no tokenizer can be read there: {error.strerror}") from error
+    except UserError:
+        raise
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(3, f"{path}: not a tokenizer in Hugging Face's JSON: {error}") from error
     return tokenizer
@@ -214,7 +244,7 @@ def read(source):
 
 def file_of(folder):
     """The file in a folder of Hugging Face's layout by which its tokenizer is read; None where there is none."""
-    for name, beside in (("tokenizer.json", "tokenizer.json"), ("vocab.json", "merges.txt")):
+    for name, beside in ((own := "tokenizer.json", own), ("vocab.json", "merges.txt"), (own := "vocab.txt", own)):
         if (folder / name).exists() and (folder / beside).exists():
             return folder / name
     return None
@@ -229,6 +259,38 @@ def _of_bpe(path):
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     library.add_special_tokens([ROLES["end"][-1]])
+    return Tokenizer(library.to_str())
+
+
+def _of_wordpiece(path):
+    """BERT's tokenizer out of vocab.txt, a token a line, and the choices in tokenizer_config.json, where it is."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens)}
+    if len(vocabulary) < len(tokens):
+        twice = next(token for i, token in enumerate(tokens) if vocabulary[token.rstrip("\r")] != i)
+        raise UserError(3, f"{path}: {twice!r} stands there twice")
+    begin, end, unknown = (ROLES[role][0] for role in ("begin", "end", "unknown"))
+    if lost := [token for token in (unknown, begin, end) if token not in vocabulary]:
+        raise UserError(3, f"{path}: {lost[0]} is missing")
+    beside = path.with_name("tokenizer_config.json")
+    given = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    library = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
+    library.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=given.get("tokenize_chinese_chars", True),
+        strip_accents=given.get("strip_accents"),
+        lowercase=given.get("do_lower_case", True),
+    )
+    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    library.decoder = decoders.WordPiece()
+    library.add_special_tokens([spelled[0] for spelled in ROLES.values() if spelled[0] in vocabulary])
+    library.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B:1 {end}:1",
+        special_tokens=[(token, vocabulary[token]) for token in (begin, end)],
+    )
     return Tokenizer(library.to_str())
 
 

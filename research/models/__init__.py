@@ -2,6 +2,7 @@
 
 from research.models.cnn import CNN
 from research.models.decoder import Decoder
+from research.models.encoder import Encoder
 from research.models.mlp import MLP
 from research.models.recurrent import RecurrentClassifier, RecurrentLM
 from research.models.resnet import ResNet
@@ -12,6 +13,7 @@ from research.models.word2vec import Glove, WordVectors
 MODELS = {
     "cnn": CNN,
     "decoder": Decoder,
+    "encoder": Encoder,
     "glove": Glove,
     "mlp": MLP,
     "recurrent_classifier": RecurrentClassifier,

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.errors import UserError, pick
-from research.models.attention import NORMS, Before, Block, check, sinusoidal
-from research.models.layers import drop, embed, is_dropped, product
+from research.models.attention import Before
+from research.models.layers import drop, is_dropped, product
+from research.models.transformer import NORMS, STD, check, embedded, through_blocks
 
 HEADS = ("tokens", "label", "tags", "span", "none")
 
@@ -106,52 +106,18 @@ class Decoder(nn.Module):
             before: [Before] by layer, where tokens [R, 1] are the next ones of texts.
         """
         V, D, L = self.vocabulary, self.width, self.layers
-        H, G = self.heads, self.heads if self.kv_heads is None else self.kv_heads
-        check(D, H, G, self.positions, self.activation)
-        pick(dict.fromkeys(HEADS), self.head, "config.model.head")
-        if self.head in ("label", "tags") and self.classes is None:
-            raise UserError(2, f"config.model.head: {self.head} wants config.model.classes; the data have none")
+        G = self.heads if self.kv_heads is None else self.kv_heads
+        check(self, G, HEADS, tokens.shape[1] if positions is None else None)
         if positions is None:
-            if tokens.shape[1] > self.context:
-                raise UserError(2, f"config.model.context: {self.context} positions; {tokens.shape[1]} tokens are read")
             positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]  # [1, T]
-        normal = nn.initializers.normal(0.02)
-        table = self.param("embedding", normal, (V, D), jnp.float32)
-        x = embed(table, tokens)
-        if self.positions == "learned":
-            x = x + self.param("position_embedding", normal, (self.context, D), jnp.float32)[positions]
-        if self.positions == "sinusoidal":
-            x = x + sinusoidal(positions, D)
+        table, x = embedded(self, tokens, positions)
         active = is_dropped(self.dropout, train)
         dropout = self.make_rng("dropout") if active else jax.random.key(0)  # where it is not drawn, any key will do
         if active:
             x = drop(jax.random.fold_in(dropout, L), x, self.dropout)
-        params = self.make_rng("params") if self.is_initializing() else jax.random.key(0)
-        each = jax.vmap(jax.random.fold_in, (None, 0))
-        keys = {name: each(key, jnp.arange(L)) for name, key in (("params", params), ("dropout", dropout))}
-        block = {
-            "heads": H,
-            "kv_heads": G,
-            "hidden": 4 * D if self.hidden is None else self.hidden,
-            "residual_std": 0.02 * (2 * L) ** -0.5,
-            "norm": self.norm,
-            "activation": self.activation,
-            "bias": self.bias,
-            "rotary": self.positions == "rotary",
-            "dropout": self.dropout,
-            "dtype": self.dtype,
-        }
-        layer, kept = nn.remat(Block, static_argnums=(5,)) if self.remat else Block, []
-        if self.scan:
-            one = lambda module, x, keys: (module(x, keys, positions, segments, train)[0], None)
-            stacked = nn.scan(one, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, length=L)
-            x, _ = stacked(layer(**block, name="blocks"), x, keys)
-        else:
-            for i in range(L):
-                own = jax.tree.map(lambda key: key[i], keys)
-                one = layer(**block, name=f"block{i}")
-                x, new = one(x, own, positions, segments, train, None if before is None else before[i])
-                kept.append(new)
+        own = {"kv_heads": G, "bias": self.bias, "residual_std": STD * (2 * L) ** -0.5}
+        gpt = {"norm_first": True, "epsilon": 1e-5, "causal": True}
+        x, kept = through_blocks(self, x, positions, {"segments": segments}, dropout, train, before, **own, **gpt)
         zeros = nn.initializers.zeros
         bias = self.param("norm_bias", zeros, (D,), jnp.float32) if self.bias else None
         x = NORMS[self.norm](x, self.param("norm_scale", nn.initializers.ones, (D,), jnp.float32), bias)
@@ -160,6 +126,6 @@ class Decoder(nn.Module):
         outputs = {"tokens": V, "label": self.classes, "tags": self.classes, "span": 2, "none": None}[self.head]
         if outputs is None:
             return x, None, None, kept
-        kernel = self.param("head_kernel", normal, (D, outputs), jnp.float32)
+        kernel = self.param("head_kernel", nn.initializers.normal(STD), (D, outputs), jnp.float32)
         has_bias = self.head in ("tags", "span")  # as GPT-2's classifiers have it
         return x, kernel, self.param("head_bias", zeros, (outputs,), jnp.float32) if has_bias else None, kept

@@ -4,13 +4,11 @@ import re
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from research.errors import UserError
 from research.models.decoder import Decoder
-from research.optimizers import unstacked
-from research.pretrained.folder import as_float32
+from research.pretrained import layout
+from research.pretrained.layout import Weight
 
 PREFIX = "transformer."  # before the names of all but the heads, where there is a head; not in every folder
 TRUNK = {
@@ -42,8 +40,8 @@ HEADS = {  # Decoder's head: (the class there, its weight, which is [out, in], i
 }
 TWO_HEADS = "GPT2DoubleHeadsModel"  # that of tokens, and one that says how fit a text is by its last token:
 CHOICE = {"kernel": "multiple_choice_head.summary.weight", "bias": "multiple_choice_head.summary.bias"}
-OF_HEADS = {name for _, *own in HEADS.values() for name in own if name} | set(CHOICE.values())
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+ROLES = {"begin": "bos", "end": "eos", "pad": "pad", "unknown": "unk"}  # our names of special tokens: those there
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, in old files
 FIXED = {  # what Decoder does, and no field of it changes
     "layer_norm_epsilon": 1e-5,
@@ -53,65 +51,47 @@ FIXED = {  # what Decoder does, and no field of it changes
 }
 
 
-def model_of(config, path):
+def model_of(config, names, path):
     """The Decoder that a config.json describes. Its one rate of dropout is that of the residual.
+
+    Args:
+        names: of the weights.
 
     Raises:
         UserError: 3, naming the field.
     """
-
-    def whole(name):
-        value = config.get(name)
-        if type(value) is not int or not 0 < value < 2**31:
-            found = "missing" if value is None else repr(value)
-            raise UserError(3, f"{path}: {name}: {found}; a whole number of at least 1 is wanted")
-        return value
-
-    for name, value in FIXED.items():
-        if config.get(name, value) != value:
-            raise UserError(3, f"{path}: {name}: {config[name]!r}; only {value!r} is known here")
-    named = config.get("architectures") or [HEADS["tokens"][0]]
+    layout.check_fixed(config, FIXED, path)
     kinds = {**{kind: head for head, (kind, *_) in HEADS.items()}, TWO_HEADS: "tokens"}
-    if named not in [[kind] for kind in kinds]:
-        raise UserError(3, f"{path}: architectures: {named!r}; one of {', '.join(kinds)} is known")
-    head = kinds[named[0]]
-    activation = config.get("activation_function", "gelu_new")
-    if activation not in list(ACTIVATIONS):
-        raise UserError(3, f"{path}: activation_function: {activation!r}; known are {', '.join(ACTIVATIONS)}")
-    dropout = config.get("resid_pdrop", 0.1)
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise UserError(3, f"{path}: resid_pdrop: {dropout!r}; a number from 0 to below 1 is wanted")
-    width, heads = whole("n_embd"), whole("n_head")
-    if width % heads:
-        raise UserError(3, f"{path}: n_head: {heads} does not divide n_embd {width}")
-    labels = config.get("id2label")
-    classes = len(labels) if isinstance(labels, dict) and labels else 2  # transformers' default
+    head = kinds[layout.architecture(config, HEADS["tokens"][0], kinds, path)]
+    width, heads = layout.divided(config, "n_embd", "n_head", path)
     return Decoder(
-        layers=whole("n_layer"),
+        layers=layout.whole(config, "n_layer", path),
         heads=heads,
         width=width,
-        hidden=None if config.get("n_inner") is None else whole("n_inner"),
-        context=whole("n_positions"),
-        activation=ACTIVATIONS[activation],
+        hidden=None if config.get("n_inner") is None else layout.whole(config, "n_inner", path),
+        context=layout.whole(config, "n_positions", path),
+        activation=layout.choice(config, "activation_function", "gelu_new", ACTIVATIONS, path),
         tied=bool(config.get("tie_word_embeddings", True)),
-        dropout=float(dropout),
-        vocabulary=whole("vocab_size"),
+        dropout=layout.rate(config, "resid_pdrop", 0.1, path),
+        vocabulary=layout.whole(config, "vocab_size", path),
         head=head,
-        classes=classes if head in ("label", "tags") else None,
+        classes=layout.classes_of(config) if head in ("label", "tags") else None,
     )
 
 
-def names_of(model, two_heads):
-    """{a variable's path: its name there, without PREFIX}; those of a second head are a collection, "choice"."""
-    names = {("params", ours): theirs for ours, theirs in TRUNK.items()}
+def _places(model, two_heads, prefix):
+    """{a variable's path: Weight}; those of a second head are a collection, "choice"."""
+    places = {("params", ours): Weight((prefix + theirs,)) for ours, theirs in TRUNK.items()}
     for i in range(model.layers):
-        names |= {("params", f"block{i}", ours): f"h.{i}.{theirs}" for ours, theirs in BLOCK.items()}
+        for ours, theirs in BLOCK.items():
+            places["params", f"block{i}", ours] = Weight((f"{prefix}h.{i}.{theirs}",))
     _, weight, bias = HEADS[model.head]
     if weight is not None and not (model.head == "tokens" and model.tied):
-        names["params", "head_kernel"] = weight
+        places["params", "head_kernel"] = Weight((weight,), True)
     if bias is not None:
-        names["params", "head_bias"] = bias
-    return names | ({("choice", ours): theirs for ours, theirs in CHOICE.items()} if two_heads else {})
+        places["params", "head_bias"] = Weight((bias,))
+    choice = {("choice", ours): Weight((theirs,), ours == "kernel") for ours, theirs in CHOICE.items()}
+    return places | (choice if two_heads else {})
 
 
 def variables_of(model, config, weights, path):
@@ -125,44 +105,13 @@ def variables_of(model, config, weights, path):
     Raises:
         UserError: 3, for a weight that is missing, has no place, or is not what the model wants.
     """
-    if len(BLOCK) * model.layers > len(weights):  # before anything is as large as config.json says
-        raise UserError(3, f"{path}: {len(weights)} tensors are too few for the {model.layers} layers of config.json")
+    layout.check_layers(model.layers, len(BLOCK), weights, path)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
-    full = lambda name: name if name in OF_HEADS else prefix + name
-    names = names_of(model, config.get("architectures") == [TWO_HEADS])
-    wanted = {place: full(name) for place, name in names.items()}
-    there = {name for name in weights if not BUFFERS.fullmatch(name.removeprefix(prefix))}
-    if model.head == "tokens" and model.tied and "lm_head.weight" in there:
-        if not np.array_equal(weights["lm_head.weight"], weights.get(full("wte.weight"))):
-            raise UserError(3, f"{path}: lm_head.weight is not wte.weight, to which config.json ties it")
-        there.remove("lm_head.weight")
-    more = lambda names: f" and {len(names) - 1} more" if len(names) > 1 else ""
-    if missing := [name for name in wanted.values() if name not in there]:
-        raise UserError(3, f"{path}: {missing[0]}{more(missing)}, which config.json asks for, is missing")
-    if extra := sorted(there - set(wanted.values())):
-        raise UserError(3, f"{path}: {extra[0]}{more(extra)} has no place in the model that config.json describes")
-    shapes, variables = _shapes(model), {}
-    for place, name in wanted.items():
-        x = as_float32(path, name, weights[name], shapes[place][::-1] if _is_turned(place) else shapes[place])
-        *sections, leaf = place
-        at = variables
-        for section in sections:
-            at = at.setdefault(section, {})
-        at[leaf] = jnp.asarray(x.T if _is_turned(place) else x)
-    return variables
-
-
-def _is_turned(place):
-    """Whether a variable is transposed there: kernels of heads."""
-    return place[-1] == "head_kernel" or place == ("choice", "kernel")
-
-
-def _shapes(model):
-    """{a variable's path: its shape}."""
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    found = jax.eval_shape(lambda tokens: model.init(jax.random.key(0), tokens), tokens)
-    shapes = {tuple(k.key for k in path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
-    return shapes | {("choice", "kernel"): (model.width, 1), ("choice", "bias"): (1,)}
+    places = _places(model, config.get("architectures") == [TWO_HEADS], prefix)
+    shapes = layout.shapes_of(model) | {("choice", "kernel"): (model.width, 1), ("choice", "bias"): (1,)}
+    tied = {"lm_head.weight": f"{prefix}wte.weight"} if model.head == "tokens" and model.tied else {}
+    spare = [name for name in weights if BUFFERS.fullmatch(name.removeprefix(prefix))]
+    return layout.read(places, shapes, weights, path, tied, spare)
 
 
 def config_of(model, variables):
@@ -172,14 +121,8 @@ def config_of(model, variables):
         UserError: 2, for one that is no GPT-2, naming the field.
     """
     kinds = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-    fixed = {"positions": "learned", "norm": "layer", "bias": True}
-    for field, value in fixed.items():
-        if getattr(model, field) != value:
-            raise UserError(2, f"config.model.{field}: {getattr(model, field)!r}; GPT-2 has {value!r}")
-    if model.kv_heads not in (None, model.heads):
-        raise UserError(2, f"config.model.kv_heads: {model.kv_heads}; GPT-2 has as many as heads, {model.heads}")
-    if model.activation not in kinds:
-        raise UserError(2, f"config.model.activation: {model.activation!r}; GPT-2 has {' or '.join(kinds)}")
+    known = {"positions": ["learned"], "norm": ["layer"], "bias": [True], "kv_heads": [None, model.heads]}
+    layout.check_fields(model, "GPT-2", known | {"activation": list(kinds)})
     config = {
         "architectures": [TWO_HEADS if "choice" in variables else HEADS[model.head][0]],
         "model_type": "gpt2",
@@ -197,38 +140,21 @@ def config_of(model, variables):
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # known by the tokenizer, where there is one
     }
     if model.head in ("label", "tags"):
-        names = [f"LABEL_{i}" for i in range(model.classes)]
-        config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        config |= layout.named_labels(model.classes)
     return config
 
 
 def weights_of(model, variables):
     """{name there: float32 array}, with PREFIX where transformers writes it: beside a head."""
-    prefix, variables, weights = "" if model.head == "none" else PREFIX, unstacked(variables), {}
-    for place, name in names_of(model, "choice" in variables).items():
-        x = variables
-        for key in place:
-            x = x[key]
-        x = np.asarray(x, np.float32)
-        weights[name if name in OF_HEADS else prefix + name] = x.T if _is_turned(place) else x
-    return weights
+    prefix = "" if model.head == "none" else PREFIX
+    return layout.written(_places(model, "choice" in variables, prefix), variables)
 
 
 def logits_of(model, variables, inputs):
     """See research.pretrained.logits."""
-    known = ("input_ids", "attention_mask", "position_ids")
-    if "input_ids" not in inputs or not set(inputs) <= set(known):
-        raise UserError(3, f"inputs {', '.join(inputs)}: GPT-2 takes input_ids, and of {', '.join(known[1:])} any")
-    ids = np.asarray(inputs["input_ids"])
-    mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids))) != 0
-    if ids.ndim != 2 or mask.shape != ids.shape:
-        raise UserError(3, f"input_ids, attention_mask: shapes {ids.shape}, {mask.shape}; both are [texts, tokens]")
-    positions = np.asarray(inputs.get("position_ids", np.maximum(mask.cumsum(1) - 1, 0)))
-    positions = np.broadcast_to(positions, ids.shape)
-    for name, x, size in (("input_ids", ids, model.vocabulary), ("position_ids", positions, model.context)):
-        if wrong := sorted({int(i) for i in np.unique(x[mask]) if not 0 <= i < size}):
-            raise UserError(3, f"{name}: {wrong[0]} is outside [0, {size})")
-    given = [x.astype(np.int32) for x in (ids, mask, positions)]
+    sizes = {"input_ids": model.vocabulary, "position_ids": model.context}
+    inputs = layout.checked(inputs, "GPT-2", sizes, lambda mask: np.maximum(mask.cumsum(1) - 1, 0))
+    given = [inputs[name] for name in ("input_ids", "attention_mask", "position_ids")]
     x = _apply(model, {"params": variables["params"]}, *given)
     if "choice" in variables:
         params = {**variables["params"], "head_kernel": variables["choice"]["kernel"]}  # a label of one class

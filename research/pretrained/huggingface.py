@@ -3,11 +3,12 @@
 from research.data import hub, tokenize
 from research.errors import UserError
 from research.models.decoder import Decoder
-from research.pretrained import gpt2
+from research.models.encoder import Encoder
+from research.pretrained import bert, gpt2
 from research.pretrained.folder import read_json, read_weights, write
 
-LAYOUTS = {"gpt2": gpt2}  # config.json's model_type: what it is here
-MODELS = {Decoder: gpt2}
+LAYOUTS = {"bert": bert, "gpt2": gpt2}  # config.json's model_type: what it is here
+MODELS = {Decoder: gpt2, Encoder: bert}
 
 
 def load(folder):
@@ -25,8 +26,8 @@ def load(folder):
     kind = config.get("model_type")
     if kind not in list(LAYOUTS):  # it may be anything, also what cannot be hashed
         raise UserError(3, f"{path}: model_type: {kind!r}; known are {', '.join(LAYOUTS)}")
-    model = LAYOUTS[kind].model_of(config, path)
-    weights, path = read_weights(folder)
+    weights, file = read_weights(folder)
+    model, path = LAYOUTS[kind].model_of(config, weights, path), file
     variables = LAYOUTS[kind].variables_of(model, config, weights, path)
     file = tokenize.file_of(folder)
     if file is not None and (size := tokenize.read(file).size) != model.vocabulary:
@@ -39,13 +40,14 @@ def logits(model, variables, inputs):
 
     Args:
         inputs: {"input_ids": int[B, T]}, and where they are given attention_mask [B, T], 0 for padding, which no token
-            sees; position_ids [B, T], else each token's number among the unmasked ones. A label is told by the last
-            token that is no padding.
+            sees; position_ids [B, T], else each token's place in the row, of GPT-2 its number among the unmasked ones;
+            of BERT token_type_ids, else 0. A label is told by GPT-2's last token that is no padding, BERT's first.
 
     Returns:
-        float32: [B, T, V] of tokens, [B, classes] of a label, [B, T, classes] of tags; the last hidden state
-        [B, T, D] where there is no head; {"start", "end"}: [B, T] of a span; {"tokens", "choice"} of a model with two
-        heads: [B, T, V], and [B], how fit each text is.
+        float32: [B, T, V] of tokens, [B, classes] of a label, [B, T, classes] of tags, [B, 2] of the next sentence; the
+        last hidden state [B, T, D] where there is no head; {"start", "end"}: [B, T] of a span. What tells two things
+        gives both by name: {"tokens", "choice"} of GPT-2's double head, [B, T, V] and [B], how fit each text is;
+        {"masked", "next"} of BERT's pretraining; {"states", "pooled"} of a BERT with its pooler, [B, T, D] and [B, D].
 
     Raises:
         UserError: 3, for an id or a position that is out of range, or an input that the model has not.
@@ -67,11 +69,10 @@ def save(folder, model, variables, tokenizer=None):
     if tokenizer is not None:
         if tokenizer.size != model.vocabulary:
             raise UserError(2, f"{folder}: a tokenizer of {tokenizer.size} tokens; the model has {model.vocabulary}")
-        pad = tokenizer.end if tokenizer.pad < 0 else tokenizer.pad  # by custom
-        roles = {"bos": tokenizer.begin, "eos": tokenizer.end, "pad": pad, "unk": tokenizer.unknown}
-        roles = {role: i for role, i in roles.items() if i >= 0}
+        special = {**tokenizer.special, "pad": tokenizer.end if tokenizer.pad < 0 else tokenizer.pad}  # by custom
+        roles = {theirs: special[ours] for ours, theirs in layout.ROLES.items() if special[ours] >= 0}
         named = {f"{role}_token": tokenizer.vocabulary[i] for role, i in roles.items()}
-        files["config.json"] |= {f"{role}_token_id": i for role, i in roles.items() if role != "unk"}
+        files["config.json"] |= {f"{role}_token_id": roles[role] for role in ("bos", "eos", "pad") if role in roles}
         files["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         files["tokenizer.json"] = tokenizer.json
     write(folder, files, layout.weights_of(model, variables))
