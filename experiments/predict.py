@@ -1,8 +1,10 @@
-"""Predicts with a run's best checkpoint: the top classes of image files, of a text, or of a split, and how likely.
+"""Predicts with a run's best checkpoint: the top classes of image files, of a text, or of a split, and how likely; or
+the words for a [MASK] in a text.
 
     python -m experiments.predict --workdir=runs/digits_cnn seven.png three.jpg
     python -m experiments.predict --workdir=runs/digits_cnn --split='test[:5]' --top=3 --output=predictions.jsonl
     python -m experiments.predict --workdir=runs/sst2_lstm --text="a gripping film"
+    python -m experiments.predict --workdir=runs/wikitext_bert --text="the war ended in [MASK] ." --top=5
 
 Images are brought to the size and the channels that the model was trained on. stdout is a table; --output gets one JSON
 object a line, with unrounded probabilities.
@@ -19,7 +21,7 @@ from research.inference import prediction
 def make_parser():
     parser = command.parser(__doc__, workdir="the run folder")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
-    parser.add_argument("--text", help="a text, for a run that classifies text")
+    parser.add_argument("--text", help="a text, for a run that classifies text, or with a [MASK] in it")
     parser.add_argument("--split", help="a split in place of files: train, validation, test or a split string")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="classes shown of each; 3")
     parser.add_argument("--output", metavar="FILE", help="write JSON lines there")

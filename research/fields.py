@@ -78,7 +78,7 @@ FIELDS = {
 }
 
 MEANINGS = {  # of arguments of named things, by the leaf's name, or its path where sections differ
-    "tokenizer": "characters, bytes, blanks, words, bpe, wordpiece or unigram; a tokenizer.json; or hf:FOLDER_OR_NAME",
+    "tokenizer": "characters bytes blanks words bpe wordpiece bert or unigram; a tokenizer.json; or hf:FOLDER_OR_NAME",
     "vocabulary_size": "at most so many tokens",
     "min_count": "rarer tokens are unknown",
     "normalize": "done to texts first: nfc nfkc lowercase strip_accents strip_control strip_tags strip_urls whitespace",
@@ -100,6 +100,11 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "bidirectional": "the encoder reads both ways",
     "attention": "how the decoder looks at the source",
     "heads": "of attention; a divisor of the width",
+    "types": "parts of a text that are told apart, as the two of a pair",
+    "norm_first": "norms stand before attention and feed-forward layers, and not behind them",
+    "rate": "share of a row's tokens that are masked and told",
+    "whole_words": "all pieces of a word are masked, or none",
+    "weights": "of the loss' terms, as next_loss=0.5; 1 where not named",
     "kv_heads": "of keys and values, each shared by heads / kv_heads of the queries; none: as many as heads",
     "hidden": "width of the feed-forward layers; none: 4 times the width",
     "positions": "learned, sinusoidal, rotary or none",
@@ -109,7 +114,7 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "remat": "the backward pass computes each block again: the memory of one block, a third more time",
     "scan": "layers stacked, one compiled block for all of them: compiles sooner, changes no number",
     "input_feeding": "what was attended to is fed to the next step",
-    "head": "tokens, label (of a text, by its last token), tags, span or none: what is told of a text",
+    "head": "what is told of a text: tokens, label, tags, span or none; by encoders masked, next, pretraining, pooled",
     "tied": "one matrix embeds tokens and gives the logits",
     "dropout": "share of units dropped in training",
     "vocabulary": "filled in from the data",
@@ -144,11 +149,12 @@ BOUNDS = {
     ),
     **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
     **dict.fromkeys(("every_steps", "steps", "width", "widths", "dense", "classes", "ns_steps"), _COUNT),
-    **dict.fromkeys(("vocabulary", "embedding", "layers", "heads", "kv_heads", "hidden"), _COUNT),
+    **dict.fromkeys(("vocabulary", "embedding", "layers", "heads", "kv_heads", "hidden", "types"), _COUNT),
     **dict.fromkeys(("min_count", "beam_size"), _COUNT),
     "max_len": (2, math.inf, True),
     **dict.fromkeys(("window", "negatives", "shared_negatives"), _COUNT),
     "subsample": (0, 1, True),
+    "rate": (1e-6, 1, False),
     **dict.fromkeys(
         ("seed", "learning_rate", "weight_decay", "workers", "crop_padding", "cutout", "mixup"), (0, math.inf, True)
     ),

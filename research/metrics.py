@@ -64,6 +64,6 @@ def direction_of(name):
 def shown(name):
     """How a metric is written for people: its words, its unit ("" of none), and by what its value is multiplied."""
     words = WORDS.get(name, name.replace("_", " "))
-    if name in RATES:
+    if name.endswith(RATES):
         return words, "%", 100.0
     return words, "nats" if name.endswith("loss") else "", 1.0

@@ -216,11 +216,17 @@ def show_data(config, output, examples, step):
     lines = []
     for i in range(n):
         for field in dataset.sequences:
-            read, changed = (dataset.tokenizer.decode(x[field][i]) for x in (batch, after))
+            read, changed = (_as_text(dataset.tokenizer, x[field][i]) for x in (batch, after))
             lines.append(f"{i}: {field}: {read}" + (f" -> {changed}" if changed != read else ""))
         if dataset.labels:
             lines.append(f"{i}: label: {dataset.labels[batch['label'][i]]}")
     return lines
+
+
+def _as_text(tokenizer, ids):
+    """What ids say; of a pair both parts."""
+    parts = np.split(ids, np.flatnonzero(ids == tokenizer.end) + 1)
+    return " | ".join(text for part in parts if (text := tokenizer.decode(part)))
 
 
 def _caption(dataset, batch, after, i):

@@ -286,13 +286,15 @@ NO_CONFIG_SETS = {
     "optimizer.boundary_factors",
     # The published networks, whose parameters tests/test_models.py counts.
     "resnet.stem", "vgg.norm", "vgg.dense", "vgg.dropout",
+    # What folders of others may have.
+    "encoder.types",
     # The header of multi30k_gru.
     "multi30k.reverse",
     # Sizes of the first comparison.
     "mlp.widths",
 }  # fmt: skip
-# A user's own files; read as wikitext2 is; --config.task.name=cbow; --config.model.name=encoder with hf:FOLDER.
-WITHOUT_CONFIG = {"parallel", "text", "stdlib", "tiny_shakespeare", "cbow", "encoder"}
+# A user's own files; read as wikitext2 is; --config.task.name=cbow.
+WITHOUT_CONFIG = {"parallel", "text", "sentences", "stdlib", "tiny_shakespeare", "cbow"}
 OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
 
 

@@ -12,7 +12,7 @@ from conftest import SHARED, assert_same_numbers, run_script
 from test_transformer import MODERN, gpt2_parameters
 
 from research import runs
-from research.data import tokenize
+from research.data import train_tokenizer
 from research.errors import UserError
 from research.generation import GREEDY, PLAIN, Sampling, filtered, lengths
 from research.inference import continuation
@@ -242,9 +242,9 @@ def test_a_filter_of_nothing_leaves_the_models_distribution():
 TEXTS = "Grüße, 世界! 🙂🙂 naïve café\n\tif x:  return 'é'"
 
 
-@pytest.mark.parametrize("kind", tokenize.KINDS)
+@pytest.mark.parametrize("kind", train_tokenizer.KINDS)
 def test_text_that_streams_is_the_text(kind):
-    tokenizer = tokenize.train([TEXTS] * 3, kind, 300)
+    tokenizer = train_tokenizer.train([TEXTS] * 3, kind, 300)
     (ids,) = tokenizer.encode([TEXTS])
     for n in (1, 2, 5):
         stream = tokenizer.stream(ids[:3])
@@ -369,7 +369,7 @@ def test_a_run_that_cannot_write_is_refused(folder):
 
 
 def test_a_prompt_of_unknown_tokens_alone_is_refused(folder):
-    tokenizer = tokenize.train(["abc"], "characters", 10)
+    tokenizer = train_tokenizer.train(["abc"], "characters", 10)
     run = runs.load(folder)._replace(tokenizer=tokenizer)
     with pytest.raises(UserError, match="no token of it is in the run's vocabulary of 7"):
         continuation.encode(run, ["xyz"], ["--prompt"])

@@ -72,6 +72,15 @@ def test_parts_and_places_matter_and_by_default_are_the_first_part_and_the_place
     assert not np.allclose(told(), told(positions=jnp.arange(10)[None, ::-1]))
 
 
+def test_the_norm_is_before_or_behind():
+    """So that at the start what is read of an encoder has mean 0 and variance 1 in either form."""
+    for norm_first in (False, True):
+        model = Encoder(**{**SMALL, "width": 64}, norm_first=norm_first, head="none")
+        states, variables = jax.jit(lambda: model.init_with_output(jax.random.key(0), tokens()))()
+        assert np.abs(states.mean(axis=-1)).max() < 1e-5 and np.abs(states.var(axis=-1) - 1).max() < 1e-4
+        assert ("last_norm_scale" in variables["params"]) == norm_first
+
+
 def test_a_rotary_encoder_sees_distances_alone():
     model, params = made(head="none", **MODERN)
     x, places = tokens(), jnp.arange(10)[None]

@@ -11,7 +11,7 @@ import pytest
 from conftest import GROUPS, SHARED, assert_same_bits, assert_same_numbers, make_config, make_setup, small_newsgroups20
 
 from research import loop, pretrained, runs
-from research.data import newsgroups, open_dataset, tokenize
+from research.data import newsgroups, open_dataset, tokenize, train_tokenizer
 from research.data.batches import open_split, read
 from research.data.prepare import prepare
 from research.data.recipes import RECIPES
@@ -272,7 +272,7 @@ def test_word_augmentation_is_for_our_own_tokenizers_alone():
 
 
 def test_running_text_wants_a_tokenizer_that_can_end_a_document(tmp_path):
-    library = json.loads(tokenize.train(["a b c d e f"], "words", 50).json)
+    library = json.loads(train_tokenizer.train(["a b c d e f"], "words", 50).json)
     library["model"]["vocab"] = {f"w{i}": i for i in range(4)} | {"a": 4, "b": 5}
     (tmp_path / "other.json").write_text(json.dumps({**library, "model": {**library["model"], "unk_token": "w0"}}))
     with pytest.raises(UserError, match="config.data.tokenizer: .*no token for the begin of a text: none of") as error:

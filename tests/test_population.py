@@ -75,6 +75,7 @@ FAMILIES = {  # what differs beside the seed
     "recurrent_classifier": {},
     "recurrent_lm": {},
     "decoder": {"model__dropout": 0.2},
+    "encoder": {},
 }
 USUAL = {"model__dropout": 0.1, "train__ema": 0.9, "task__label_smoothing": 0.1}
 

@@ -15,7 +15,7 @@ from conftest import SHARED, assert_same_bits, assert_same_numbers
 from safetensors.numpy import load_file, save_file
 
 from research import pretrained
-from research.data import tokenize
+from research.data import tokenize, train_tokenizer
 from research.errors import UserError
 from research.models.decoder import Decoder
 from research.models.mlp import MLP
@@ -345,7 +345,7 @@ def test_a_model_that_is_no_gpt2_is_not_written(field, tmp_path):
 def test_nothing_is_written_over_and_nothing_half(tmp_path, full_disk):
     model, variables = small()
     with pytest.raises(UserError, match="a tokenizer of 15 tokens; the model has 11") as error:
-        pretrained.save(tmp_path / "model", model, variables, tokenize.train(["abcdefghijk"], "characters", 50))
+        pretrained.save(tmp_path / "model", model, variables, train_tokenizer.train(["abcdefghijk"], "characters", 50))
     assert error.value.code == 2 and not list(tmp_path.iterdir())
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine.txt").write_text("mine")
@@ -429,7 +429,7 @@ def test_transformers_reads_our_tokenizers_too(kind, tmp_path):
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("no transformers: it comes with requirements-bench.txt")
     texts = ["def read(path):\n    return open(path).read()\n", "a naïve text, of words."] * 20
-    tokenizer = tokenize.train(texts, kind, 400)
+    tokenizer = train_tokenizer.train(texts, kind, 400)
     pretrained.save(tmp_path / "model", *small(vocabulary=tokenizer.size), tokenizer)
     code = """
 import json, sys, transformers

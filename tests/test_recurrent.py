@@ -98,13 +98,14 @@ def test_a_text_and_a_split_are_classified_from_the_command_line(tmp_path, capsy
 
 
 @pytest.mark.smoke
-def test_a_text_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["recurrent_classifier", "encoder"])
+def test_a_text_run_resumes_to_the_same_bits(name, tmp_path, monkeypatch):
     from test_loop import stop_at
 
     from research.errors import UserError
 
-    options = {**CASES["recurrent_classifier"], "model__name": "recurrent_classifier", "model__dropout": 0.3,
-               "data__buckets": (6,), "data__augment__word_dropout": 0.2}  # fmt: skip
+    own = {"data__buckets": (6,), "data__augment__word_dropout": 0.2} if name == "recurrent_classifier" else {}
+    options = {**CASES[name], "model__name": name, "model__dropout": 0.3, **own}
     train = lambda name: loop.train(make_config(**options), tmp_path / name, devices=jax.devices()[:1])
     whole = train("whole")
     with monkeypatch.context() as patched:

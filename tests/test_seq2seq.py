@@ -13,7 +13,7 @@ from conftest import CASES, assert_same_bits, assert_same_numbers, make_config, 
 from PIL import Image
 
 from research import loop, runs
-from research.data import tokenize
+from research.data import train_tokenizer
 from research.errors import UserError
 from research.inference import translation
 from research.models import seq2seq
@@ -201,7 +201,7 @@ def test_hypotheses_of_a_beam_look_at_their_own_source_and_score_as_the_model_do
 def test_bleu_is_the_formula_and_tells_the_translation_from_its_reference():
     """Papineni et al. 2002: the brevity penalty by the translation's length, precisions of its n-grams."""
     texts = "a b c d e f g h", "a b c d e f"  # what the one has beyond the other is its end
-    tokenizer = tokenize.train(texts, "words", 50)
+    tokenizer = train_tokenizer.train(texts, "words", 50)
     long, short = tokenizer.encode(texts)
     as_bytes = lambda text: np.frombuffer(text.encode(), np.uint8)[None]
     scores = lambda ids, reference: text_scores(tokenizer, np.array([ids]), as_bytes(reference))
@@ -213,9 +213,9 @@ def test_bleu_is_the_formula_and_tells_the_translation_from_its_reference():
     assert scores(long, texts[1])["chrf"] == pytest.approx(100 * 5 * recall / (4 * recall + 1))
 
 
-@pytest.mark.parametrize("kind", tokenize.KINDS)
+@pytest.mark.parametrize("kind", train_tokenizer.KINDS)
 def test_blanks_alone_are_an_empty_text_to_every_tokenizer(kind):
-    tokenizer = tokenize.train(["a film", "of two \t words"] * 4, kind, 300)
+    tokenizer = train_tokenizer.train(["a film", "of two \t words"] * 4, kind, 300)
     run = SimpleNamespace(tokenizer=tokenizer, spec=SimpleNamespace(features={"tokens": ((16,), "int32")}))
     assert translation.encode(run, ["a film"], "tokens", ["one"]).shape == (1, 16)
     for text in ("", " ", "\t \n", "\u00a0\u2003"):
@@ -317,12 +317,10 @@ def test_a_file_that_is_no_utf8_is_replaced_and_counted_and_its_bad_lines_named(
 def test_a_tokenizer_that_is_not_the_runs_is_refused(run, content, tmp_path, capsys):
     import shutil
 
-    from research.data import tokenize
-
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run" / "tokenizer.json"
     path.unlink() if content is None else path.write_text(
-        tokenize.train(["1+23"], "characters", 50).json if content == "another" else content
+        train_tokenizer.train(["1+23"], "characters", 50).json if content == "another" else content
     )
     for script, flags in [("translate", ["--text=1+2"]), ("evaluate", [])]:
         assert run_script(script, f"--workdir={tmp_path}/run", *flags) == 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from research import sharding
-from research.data import augment, open_dataset, text, tokenize
+from research.data import augment, open_dataset, text, tokenize, train_tokenizer
 from research.data.batches import eval_batches, open_split, stack, train_batches
 from research.data.order import Lengths, step_examples
 from research.data.tokenize import BEGIN, END, PAD, SPECIAL, UNKNOWN
@@ -25,9 +25,9 @@ TEXTS = ["The cat, it's a cat!", "Größe — 日本 😀\n two  lines", "a <unk
 MEMORY = 2**31
 
 
-@pytest.fixture(scope="module", params=tokenize.KINDS)
+@pytest.fixture(scope="module", params=train_tokenizer.KINDS)
 def trained(request):
-    return request.param, tokenize.train(TEXTS, request.param, 400)
+    return request.param, train_tokenizer.train(TEXTS, request.param, 400)
 
 
 @pytest.mark.smoke
@@ -35,7 +35,7 @@ def trained(request):
 @given(st.text())
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_decoding_what_was_encoded_gives_any_text_back(kind, text):
-    tokenizer = KEPT.setdefault(kind, tokenize.train(TEXTS, kind, 300))
+    tokenizer = KEPT.setdefault(kind, train_tokenizer.train(TEXTS, kind, 300))
     (ids,) = tokenizer.encode([text])
     assert tokenizer.decode(ids) == text
 
@@ -44,7 +44,7 @@ KEPT = {}
 
 
 def test_characters_give_their_own_text_back_and_name_the_unknown():
-    tokenizer = tokenize.train(TEXTS, "characters", 100)
+    tokenizer = train_tokenizer.train(TEXTS, "characters", 100)
     assert [tokenizer.decode(ids) for ids in tokenizer.encode(TEXTS)] == TEXTS
     (ids,) = tokenizer.encode(["czc"])
     assert ids[1] == UNKNOWN and UNKNOWN not in (ids[0], ids[2])
@@ -52,7 +52,7 @@ def test_characters_give_their_own_text_back_and_name_the_unknown():
 
 def test_no_text_is_read_as_a_special_token(trained):
     kind, tokenizer = trained
-    assert tokenizer.vocabulary[:4] == SPECIAL
+    assert tokenizer.vocabulary[:4] == (("[PAD]", "[UNK]", "[CLS]", "[SEP]") if kind == "bert" else SPECIAL)
     for ids in tokenizer.encode([*SPECIAL, *TEXTS]):
         assert not {PAD, BEGIN, END} & set(ids), kind
 
@@ -62,7 +62,7 @@ def test_a_tokenizer_is_the_same_after_reading_its_file_and_after_training_again
     (tmp_path / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
     others = [tokenize.read(tmp_path / "tokenizer.json")]
     if kind != "unigram":  # in whose training the library goes by the order of a hash
-        others.append(tokenize.train(TEXTS, kind, 400))
+        others.append(train_tokenizer.train(TEXTS, kind, 400))
     for other in others:
         assert other.digest == tokenizer.digest
         assert other.encode(TEXTS) == tokenizer.encode(TEXTS)
@@ -71,8 +71,8 @@ def test_a_tokenizer_is_the_same_after_reading_its_file_and_after_training_again
 def test_ids_lie_in_the_vocabulary_and_its_limit_is_kept(trained):
     kind, tokenizer = trained
     assert max(max(ids) for ids in tokenizer.encode(TEXTS)) < tokenizer.size == len(tokenizer.vocabulary) <= 400
-    limit = {"bytes": 262, "bpe": 262, "wordpiece": 80, "unigram": 50}.get(kind, 24)
-    assert tokenize.train(TEXTS, kind, limit).size <= limit
+    limit = {"bytes": 262, "bpe": 262, "wordpiece": 80, "bert": 80, "unigram": 50}.get(kind, 24)
+    assert train_tokenizer.train(TEXTS, kind, limit).size <= limit
 
 
 def test_decoding_stops_at_the_end_and_refuses_what_is_no_id(trained):
@@ -87,7 +87,7 @@ def test_decoding_stops_at_the_end_and_refuses_what_is_no_id(trained):
 
 @pytest.mark.parametrize("kind", ["bytes", "characters", "bpe"])
 def test_the_bytes_of_tokens_add_up_to_those_of_the_text(kind):
-    tokenizer = tokenize.train(TEXTS, kind, 400)
+    tokenizer = train_tokenizer.train(TEXTS, kind, 400)
     for one, ids in zip(TEXTS, tokenizer.encode(TEXTS)):
         assert tokenizer.token_bytes[ids].sum() == len(one.encode())
     assert tokenizer.token_bytes[:4].tolist() == [0, 1, 0, 0]  # an unknown character is one byte
@@ -104,7 +104,7 @@ def test_the_bytes_of_words_add_up_to_those_of_a_text_that_is_tokenised_already(
 
 def test_a_tokenizer_that_loses_text_counts_no_bytes(trained):
     kind, tokenizer = trained
-    assert (tokenizer.token_bytes is None) == (kind in ("words", "wordpiece", "unigram"))
+    assert (tokenizer.token_bytes is None) == (kind in ("words", "wordpiece", "bert", "unigram"))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_tokenizer_that_loses_text_counts_no_bytes(trained):
     ],
 )
 def test_normalizers_do_what_they_say_and_are_kept(names, before, after):
-    tokenizer = tokenize.train(["abc"], "bytes", 300, normalize=names)
+    tokenizer = train_tokenizer.train(["abc"], "bytes", 300, normalize=names)
     assert tokenizer.normalize(before) == after
     assert tokenizer.decode(tokenizer.encode([before])[0]) == after
 
@@ -137,7 +137,7 @@ def test_normalizers_do_what_they_say_and_are_kept(names, before, after):
 )
 def test_a_tokenizer_that_cannot_be_is_refused(arguments, part):
     with pytest.raises(UserError, match="config.data") as error:
-        tokenize.train(TEXTS, **{"vocabulary_size": 300, **arguments})
+        train_tokenizer.train(TEXTS, **{"vocabulary_size": 300, **arguments})
     assert error.value.code == 2 and part in str(error.value)
 
 
@@ -154,7 +154,7 @@ def test_a_vocabulary_of_another_tokenizer_is_refused(content, part, tmp_path):
 
 
 def test_the_tokenizer_of_a_file_is_taken_unless_it_knows_less_than_half_of_the_text(tmp_path):
-    own, other = open_dataset("glue/sst2", {}).tokenizer, tokenize.train(["123 + 45"], "words", 50)
+    own, other = open_dataset("glue/sst2", {}).tokenizer, train_tokenizer.train(["123 + 45"], "words", 50)
     (tmp_path / "own.json").write_text(own.json)
     assert open_dataset("glue/sst2", {"tokenizer": str(tmp_path / "own.json")}).tokenizer.digest == own.digest
     (tmp_path / "other.json").write_text(other.json)
@@ -217,7 +217,7 @@ def test_bytes_that_are_no_utf8_are_replaced_and_counted(monkeypatch):
 
 def test_a_token_outside_the_vocabulary_is_refused_with_its_place():
     dataset = pairs()
-    small = dataclasses.replace(dataset, tokenizer=tokenize.train(["a"], "characters", 5), fingerprint=None)
+    small = dataclasses.replace(dataset, tokenizer=train_tokenizer.train(["a"], "characters", 5), fingerprint=None)
     with pytest.raises(
         UserError, match=r"multi30k, split train, record 0: token id in source \d+ is outside \[0, 5\)"
     ) as e:

@@ -15,7 +15,7 @@ from conftest import ROOT, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data import cache, open_dataset, tokenize, tokens
+from research.data import cache, open_dataset, tokenize, tokens, train_tokenizer
 from research.data.batches import open_split, train_batches
 from research.data.files import Documents, corpus
 from research.errors import UserError
@@ -82,14 +82,14 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def characters():
-    return tokenize.train(["\n ab."], "characters", 100)
+    return train_tokenizer.train(["\n ab."], "characters", 100)
 
 
-TRAINED = {kind: tokenize.train(SAMPLE * 3, kind, 300) for kind in tokenize.KINDS}
+TRAINED = {kind: train_tokenizer.train(SAMPLE * 3, kind, 300) for kind in train_tokenizer.KINDS}
 
 
 @pytest.mark.parametrize("newline", ["\n", " <eos> ", " ", ""])
-@pytest.mark.parametrize("kind", tokenize.KINDS)
+@pytest.mark.parametrize("kind", train_tokenizer.KINDS)
 @settings(max_examples=60, deadline=None)
 @given(text=TEXT, size=st.integers(1, 20))
 def test_the_pieces_of_a_document_encode_to_what_all_of_it_does(kind, newline, text, size):
@@ -109,7 +109,7 @@ def test_texts_are_cut_by_the_tokenizers_that_allow_it():
     assert cut == {"characters", "bytes", "blanks", "words", "bpe", "wordpiece"}
     assert not TRAINED["bpe"].by_lines(" ") and TRAINED["words"].by_lines(" <eos> ")
     for steps, allowed in ((("nfkc", "lowercase", "strip_accents"), True), (("whitespace",), False)):
-        assert tokenize.train(SAMPLE, "bpe", 300, 1, steps).by_lines() == allowed
+        assert train_tokenizer.train(SAMPLE, "bpe", 300, 1, steps).by_lines() == allowed
     foreign = json.loads(TRAINED["bpe"].json)
     for lstrip in (False, True):
         flags = {"id": 4, "content": "<x>", "single_word": False, "lstrip": lstrip, "rstrip": False}
@@ -236,7 +236,7 @@ def _open_in_process(home, log):
             time.sleep(3)  # the other is there by then
             return super().__getitems__(records)
 
-    tokenizer = tokenize.train(["\n ab."], "characters", 100)
+    tokenizer = train_tokenizer.train(["\n ab."], "characters", 100)
     assert len(tokens.token_file("both", tokenizer, Raw(Counted(["ab.\n" * 100_000])), "train", "text")) == 400_001
 
 

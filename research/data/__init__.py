@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+from research.data import sentences
 from research.data.cooccurrences import cooccurring
 from research.data.dataset import from_tfds, with_shuffled_train
 from research.data.newsgroups import newsgroups20
@@ -20,10 +21,12 @@ DATASETS = {
     "multi30k": partial(pairs, "multi30k", "de", "en"),
     "newsgroups20": newsgroups20,
     "glue/sst2": partial(labelled, "glue/sst2", "sentence"),
+    "sentences": sentences.own_sentences,
     "stdlib": partial(running, stdlib, "text"),
     "text": own_text,
     "tiny_shakespeare": partial(running, "tiny_shakespeare", "text"),
     "wikitext2": partial(running, "wikitext2", "text"),
+    "wikitext2_sentences": partial(sentences.sentence_pairs, sentences.wikitext2, "text"),
     "wikitext2_cooccurrences": partial(cooccurring, "wikitext2", "text"),
 }
 

@@ -166,6 +166,26 @@ def find(name):
     return None
 
 
+def changed(raw, field, change, name):
+    """A data set with a field of bytes changed: bytes -> bytes; `name` tells the change apart from others."""
+
+    class Changed:
+        def __init__(self, source):
+            self.source = source
+
+        def __len__(self):
+            return len(self.source)
+
+        def __getitems__(self, records):
+            return [{**e, field: change(e[field])} for e in self.source.__getitems__(records)]
+
+    return dataclasses.replace(
+        raw,
+        open=lambda split: Changed(raw.open(split)),
+        fingerprint=lambda split: f"{raw.fingerprint(split)}-{name}",
+    )
+
+
 def from_tfds(name):
     """Opens a data set that TFDS, or experiments.prepare, has written as array_record.
 

@@ -1,9 +1,8 @@
 """20 Newsgroups, split by date, and what of its messages gives the group away rather than tells of it."""
 
-import dataclasses
 import re
 
-from research.data.dataset import from_tfds
+from research.data.dataset import changed, from_tfds
 from research.data.text import labelled
 from research.errors import pick
 
@@ -38,19 +37,6 @@ def without(text, remove):
     return text
 
 
-class Changed:
-    """A source with a field of bytes changed."""
-
-    def __init__(self, source, field, change):
-        self.source, self.field, self.change = source, field, change
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitems__(self, records):
-        return [{**e, self.field: self.change(e[self.field])} for e in self.source.__getitems__(records)]
-
-
 def messages(remove=()):
     """The data set of messages: text and label, without what `remove` names among REMOVALS."""
     for name in remove:
@@ -60,11 +46,7 @@ def messages(remove=()):
     if not remove:
         return raw
     change = lambda data: without(data.decode(errors="replace"), remove).encode()
-    return dataclasses.replace(
-        raw,
-        open=lambda split: Changed(raw.open(split), "text", change),
-        fingerprint=lambda split: f"{raw.fingerprint(split)}-without-{'-'.join(sorted(remove))}",
-    )
+    return changed(raw, "text", change, f"without-{'-'.join(sorted(remove))}")
 
 
 def newsgroups20(

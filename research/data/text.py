@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from research.data import hub, tokenize
+from research.data import hub, tokenize, train_tokenizer
 from research.data.cache import cached
 from research.data.dataset import Dataset, from_tfds
 from research.data.files import corpus, from_files
@@ -47,7 +47,7 @@ def pairs(
     target_len = target_len or max_len
     raw = from_tfds(raw) if isinstance(raw, str) else raw
     fields = (target_field, source_field) if reverse else (source_field, target_field)
-    tokenizer = _with_ends(_tokenizer(tokenizer, raw, fields, vocabulary_size, min_count, normalize))
+    tokenizer = with_ends(tokenizer_of(tokenizer, raw, fields, vocabulary_size, min_count, normalize))
     behind = ([], [tokenizer.end])
 
     def convert(examples, notes):
@@ -105,7 +105,7 @@ def labelled(
     Tokenizer.frame), cut at max_len and padded; label.
     """
     raw = from_tfds(raw) if isinstance(raw, str) else raw
-    tokenizer = _tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize)
+    tokenizer = tokenizer_of(tokenizer, raw, (field,), vocabulary_size, min_count, normalize)
 
     def convert(examples, notes):
         tokens = _rows(tokenizer, texts(examples, field, notes), max_len, tokenizer.frame, notes)
@@ -146,11 +146,11 @@ def running(
     if context >= max_len:
         raise UserError(2, f"config.data.context: {context} of max_len {max_len} leave nothing to score")
     raw = from_tfds(raw) if isinstance(raw, str) else raw()
-    tokenizer = _with_ends(_tokenizer(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, newline))
+    tokenizer = with_ends(tokenizer_of(tokenizer, raw, (field,), vocabulary_size, min_count, normalize, newline))
 
     @functools.cache
     def tokens(base):
-        name = f"{raw.name}-{base}-{_digest(raw.fingerprint(base), tokenizer.json, newline)}"
+        name = f"{raw.name}-{base}-{digest(raw.fingerprint(base), tokenizer.json, newline)}"
         return token_file(name, tokenizer, raw, base, field, newline)
 
     @functools.cache
@@ -171,7 +171,7 @@ def running(
         tokenizer=tokenizer,
         sequences=("tokens", "targets"),
         token_counts=lambda: tokens("train").counts(n, tokenizer.size),
-        fingerprint=lambda base: _digest(
+        fingerprint=lambda base: digest(
             raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context, packed
         ),
     )
@@ -275,11 +275,11 @@ def _dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
         tokenizer=tokenizer,
         sequences=sequences,
         buckets=(*buckets, longest) if buckets and buckets[-1] < longest else tuple(buckets),
-        fingerprint=lambda base: _digest(raw.fingerprint(base), tokenizer.json, *parts),
+        fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, *parts),
     )
 
 
-def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, newline="\n"):
+def tokenizer_of(given, raw, fields, vocabulary_size, min_count, normalize, newline="\n"):
     """The Tokenizer that is given, read, or trained on these fields of train; a trained one is cached."""
     if isinstance(given, Tokenizer):
         return given
@@ -291,16 +291,16 @@ def _tokenizer(given, raw, fields, vocabulary_size, min_count, normalize, newlin
         def __iter__(self):
             return itertools.chain.from_iterable(map(texts_of, fields))
 
-    if given not in tokenize.KINDS and (given.endswith(".json") or "/" in given or given.startswith(hub.PREFIX)):
+    if given not in train_tokenizer.KINDS and (given.endswith(".json") or "/" in given or given.startswith(hub.PREFIX)):
         first = [text for field in fields for text in itertools.islice(texts_of(field), 256)]
         return _of_this_text(tokenize.read(given), given, raw, first)
 
     def make():
-        trained = tokenize.train(Texts(), given, vocabulary_size, min_count, normalize)
+        trained = train_tokenizer.train(Texts(), given, vocabulary_size, min_count, normalize)
         return {"json": np.frombuffer(trained.json.encode(), np.uint8)}, {}
 
     parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, [newline])
-    arrays, _ = cached(f"tokenizer-{_digest(*parts)}", make)
+    arrays, _ = cached(f"tokenizer-{digest(*parts)}", make)
     return Tokenizer(arrays["json"].tobytes().decode())
 
 
@@ -317,7 +317,7 @@ def _of_this_text(tokenizer, path, raw, texts):
     return tokenizer
 
 
-def _with_ends(tokenizer):
+def with_ends(tokenizer):
     """The tokenizer, if it has what stands before and behind a text."""
     for role in ("begin", "end"):
         if tokenizer.special[role] < 0:
@@ -341,5 +341,5 @@ def _padded(rows, length, fill):
     return result
 
 
-def _digest(*parts):
+def digest(*parts):
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -1,16 +1,7 @@
-"""Tokenizers: text to ids and back, trained on a data set's own text with Hugging Face's `tokenizers`.
+"""Tokenizers: text to ids and back, by Hugging Face's `tokenizers`; and those of others out of their files.
 
-    characters   each Unicode character that the text has
-    bytes        the 256 bytes of UTF-8
-    blanks       words as the text's blanks cut them; for text that is tokenised already
-    words        words and punctuation apart
-    bpe          byte-level byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019)
-    wordpiece    Schuster and Nakajima 2012, as BERT has it
-    unigram      Kudo 2018 (arXiv:1804.10959); trained twice, it comes out a little different: the library's doing
-
-Bytes and bpe give any text back exactly; characters do where none is unknown. Ids 0 to 3 are padding, unknown, begin
-and end in all of them, and no text is read as one of these. Those of others, out of folders in Hugging Face's layout,
-keep their own special tokens: what each is for is asked of the Tokenizer.
+How ours are trained is in research.data.train_tokenizer. Those of others, out of folders in Hugging Face's layout, keep
+their own special tokens: what each is for is asked of the Tokenizer.
 """
 
 import dataclasses
@@ -22,7 +13,7 @@ import pathlib
 import numpy as np
 
 from research.data import hub
-from research.errors import UserError, pick
+from research.errors import UserError
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL = ("< pad >", "< unknown >", "< begin >", "< end >")  # each with a blank: no cutter gives such a token
@@ -34,7 +25,6 @@ ROLES = {  # what SPECIAL are for, and how others spell it: BERT, RoBERTa and T5
     "mask": ("[MASK]", "<mask>"),
 }
 NEWLINE = " <eos> "  # the end of a line as a word, by custom
-KINDS = ("characters", "bytes", "blanks", "words", "bpe", "wordpiece", "unigram")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +77,7 @@ class Tokenizer:
         (before, behind), two = self.frame, len(second) > 0
         if size is not None:
             room = max(0, size - len(before) - len(behind) * (1 + two))
-            short = min(len(first), len(second), room // 2)
-            long = room - short
-            sizes = (long, short) if len(first) > len(second) else (short, long)
+            sizes = fitted(len(first), len(second), room)
             first, second = first[: sizes[0]], second[: sizes[1]]
         one, other = [*before, *first, *behind], [*second, *behind] if two else []
         return one + other, [0] * len(one) + [1] * len(other)
@@ -212,6 +200,13 @@ class Tokenizer:
         object.__setattr__(self, "json", state)
 
 
+def fitted(first, second, room):
+    """How much is kept of two texts, int[...], so that they fit: the longer one is cut down to the other, then both."""
+    short = np.minimum(np.minimum(first, second), room // 2)
+    long = np.minimum(np.maximum(first, second), room - short)
+    return np.where(first > second, long, short), np.where(first > second, short, long)
+
+
 def read(source):
     """A tokenizer from its JSON file; from a folder in Hugging Face's layout, or the name of one: hf:FOLDER_OR_NAME.
 
@@ -265,7 +260,7 @@ def _of_bpe(path):
 def _of_wordpiece(path):
     """BERT's tokenizer out of vocab.txt, a token a line, and the choices in tokenizer_config.json, where it is."""
     import tokenizers
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import models, normalizers
 
     tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens)}
@@ -278,117 +273,27 @@ def _of_wordpiece(path):
     beside = path.with_name("tokenizer_config.json")
     given = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
     library = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
-    library.normalizer = normalizers.BertNormalizer(
+    normalizer = normalizers.BertNormalizer(
         handle_chinese_chars=given.get("tokenize_chinese_chars", True),
         strip_accents=given.get("strip_accents"),
         lowercase=given.get("do_lower_case", True),
     )
-    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return as_berts(library, normalizer)
+
+
+def as_berts(library, normalizer):
+    """The Tokenizer of a WordPiece model of the library that has BERT's special tokens: a text stands between [CLS] and
+    [SEP], which, as [MASK] and the others, are read where a text has them by name.
+    """
+    from tokenizers import decoders, pre_tokenizers, processors
+
+    begin, end = ROLES["begin"][0], ROLES["end"][0]
+    library.normalizer, library.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     library.decoder = decoders.WordPiece()
-    library.add_special_tokens([spelled[0] for spelled in ROLES.values() if spelled[0] in vocabulary])
+    library.add_special_tokens([known[0] for known in ROLES.values() if library.token_to_id(known[0]) is not None])
     library.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A {end}",
         pair=f"{begin} $A {end} $B:1 {end}:1",
-        special_tokens=[(token, vocabulary[token]) for token in (begin, end)],
+        special_tokens=[(token, library.token_to_id(token)) for token in (begin, end)],
     )
     return Tokenizer(library.to_str())
-
-
-def normalizers():
-    """What may be done to a text before it is cut, by name."""
-    from tokenizers import Regex
-    from tokenizers import normalizers as library
-
-    return {
-        "nfc": library.NFC(),
-        "nfkc": library.NFKC(),
-        "lowercase": library.Lowercase(),
-        "strip_accents": library.Sequence([library.NFD(), library.StripAccents()]),
-        "strip_control": library.Replace(Regex(r"[\p{Cc}\p{Cf}&&[^\n\t]]"), ""),
-        "strip_tags": library.Replace(Regex(r"<[^<>]{1,200}>"), " "),
-        "strip_urls": library.Replace(Regex(r"(?:https?://|www\.)\S+"), " "),
-        "whitespace": library.Sequence([library.Replace(Regex(r"\s+"), " "), library.Strip()]),
-    }
-
-
-def train(texts, kind, vocabulary_size, min_count=1, normalize=()):
-    """A Tokenizer of one of KINDS, trained on texts.
-
-    Args:
-        texts: an iterable, gone through twice for wordpiece.
-        vocabulary_size: at most so many tokens, the four special ones among them.
-        min_count: a token (a pair, for bpe) that is rarer is left out.
-        normalize: names among `normalizers()`, applied in this order.
-
-    Raises:
-        UserError: 2, for an unknown name or a vocabulary too small to hold what the kind always has.
-    """
-    from tokenizers import Tokenizer as Library
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-    from tokenizers import normalizers as library
-
-    pick(dict.fromkeys(KINDS), kind, "config.data.tokenizer")
-    known = normalizers()
-    steps = [pick(known, name, "config.data.normalize") for name in normalize]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    least = len(SPECIAL) + (len(alphabet) if kind in ("bytes", "bpe") else 1)
-    if vocabulary_size < least:
-        raise UserError(2, f"config.data.vocabulary_size: {vocabulary_size} is too few for {kind}: at least {least}")
-    common = {"special_tokens": list(SPECIAL), "show_progress": False, "vocab_size": vocabulary_size}
-    counted = {**common, "min_frequency": min_count}
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "bpe")
-    word_decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    model, cutter, decoder, trainer = {
-        "characters": (models.BPE(), None, decoders.Fuse(), None),
-        "bytes": (models.BPE(), byte_level, decoders.ByteLevel(), None),
-        "blanks": (models.WordLevel(unk_token=SPECIAL[UNKNOWN]), pre_tokenizers.WhitespaceSplit(), None,
-                   trainers.WordLevelTrainer(**counted)),
-        "words": (models.WordLevel(unk_token=SPECIAL[UNKNOWN]), pre_tokenizers.Whitespace(), word_decoder,
-                  trainers.WordLevelTrainer(**counted)),
-        "bpe": (models.BPE(), byte_level, decoders.ByteLevel(),
-                trainers.BpeTrainer(**counted, initial_alphabet=alphabet)),
-        "wordpiece": (models.WordPiece(unk_token=SPECIAL[UNKNOWN]), pre_tokenizers.BertPreTokenizer(), word_decoder,
-                      trainers.WordPieceTrainer(**counted)),
-        "unigram": (models.Unigram(), pre_tokenizers.Metaspace(), decoders.Metaspace(),
-                    trainers.UnigramTrainer(**common, unk_token=SPECIAL[UNKNOWN])),
-    }[kind]  # fmt: skip
-    normalised = (library.Sequence(steps).normalize_str(text) for text in texts)
-    if kind == "characters":
-        alphabet = _alphabet(normalised, vocabulary_size, min_count)
-    if kind == "wordpiece":  # named beforehand, since the library numbers them in the order of a hash
-        trainer.special_tokens = [
-            *SPECIAL,
-            *(f"##{c}" for c in _alphabet(normalised, vocabulary_size, 1) if not c.isspace()),
-        ]
-    if trainer is None:
-        tokens = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
-        model = models.BPE(vocab=tokens, merges=[], unk_token=SPECIAL[UNKNOWN])
-    result = Library(model)
-    if steps:
-        result.normalizer = library.Sequence(steps)
-    if cutter is not None:
-        result.pre_tokenizer = cutter
-    if decoder is not None:
-        result.decoder = decoder
-    if trainer is not None:
-        try:
-            result.train_from_iterator(texts, trainer)
-        except Exception as error:  # the library raises bare Exceptions
-            raise UserError(2, f"config.data.vocabulary_size: {vocabulary_size} for {kind}: {error}") from error
-    if result.get_vocab_size() <= len(SPECIAL):
-        raise UserError(2, f"config.data.min_count: no token of the text stands there {min_count} times")
-    # Without this list not even a text with these very names is read as special.
-    return Tokenizer(json.dumps({**json.loads(result.to_str()), "added_tokens": []}, ensure_ascii=False))
-
-
-def _alphabet(texts, vocabulary_size, min_count):
-    """The most frequent characters, in the order of their code points."""
-    counts = {}
-    for text in texts:
-        points, found = np.unique(
-            np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), return_counts=True
-        )
-        for point, n in zip(points.tolist(), found.tolist()):
-            counts[chr(point)] = counts.get(chr(point), 0) + n
-    frequent = sorted((c for c in counts if counts[c] >= min_count), key=lambda c: (-counts[c], c))
-    return sorted(frequent[: vocabulary_size - len(SPECIAL)])

@@ -4,6 +4,7 @@ A folder a split, under $XDG_CACHE_HOME/research/tokens, by the hash of all that
 
     tokens.bin    the documents' ids end to end: little-endian uint16, or uint32 where the vocabulary needs it
     ends.bin      int64, the place behind each document
+    parts.bin     int64, the place behind each part of one, where documents are cut into parts
     index.json    how many ids there are, check sums of both, and what befell the texts
 
 It is written beside its place and renamed: half of one is never seen.
@@ -48,6 +49,10 @@ class TokenFile:
             self.ends = np.memmap(folder / file, "<i8", "r")
             if zlib.crc32(self.ends) != index["ends"]:
                 raise self._damaged(file, "it is not as written")
+            file = "parts.bin"
+            self.parts = np.memmap(folder / file, "<i8", "r") if "parts" in index else None
+            if self.parts is not None and zlib.crc32(self.parts) != index["parts"]:
+                raise self._damaged(file, "it is not as written")
             file = "tokens.bin"
             self.tokens = np.asarray(np.memmap(folder / file, dtype, "r"))  # as a plain array it is read sooner
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -81,13 +86,14 @@ class TokenFile:
         return UserError(3, f"{self.folder / file}: damaged: {how}; delete its folder, and the text is encoded again")
 
 
-def token_file(name, tokenizer, raw, base, field, newline="\n"):
+def token_file(name, tokenizer, raw, base, field, newline="\n", cut=None):
     """The TokenFile of this name, which is made unless it is there: every document's ids, and an end behind each.
 
     Args:
         name: holds the hash of all that the content follows from.
         raw, base, field: the texts, see `pieces`.
         newline: what the tokenizer reads for the end of a line.
+        cut: text -> its parts, whose ids are then all that there is: no end stands behind a document.
 
     Raises:
         UserError: 3 for a damaged one, or damaged data, 5 where it cannot be written.
@@ -102,7 +108,7 @@ def token_file(name, tokenizer, raw, base, field, newline="\n"):
                     shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
                     scratch.mkdir()
                     try:
-                        _write(scratch, tokenizer, raw, base, field, newline)
+                        _write(scratch, tokenizer, raw, base, field, newline, cut)
                         os.rename(scratch, folder)
                     finally:
                         shutil.rmtree(scratch, ignore_errors=True)
@@ -121,27 +127,36 @@ def _alone(path):
         yield
 
 
-def _write(folder, tokenizer, raw, base, field, newline):
-    dtype, notes, size = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0
+def _write(folder, tokenizer, raw, base, field, newline, cut):
+    dtype, notes, size, end = "<u2" if tokenizer.size <= 1 << 16 else "<u4", {}, 0, [tokenizer.end] * (cut is None)
     source = raw.open(base)
     progress = len(source), "documents encoded", lambda batch: sum(last for _, last in batch)
     if hasattr(source, "bytes"):  # one document may be all there is
         progress = source.bytes, "bytes encoded", lambda batch: sum(len(text.encode()) for text, _ in batch)
-    with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.bin").open("wb") as ends:
-        read = _batches(pieces(raw, base, field, notes, tokenizer.by_lines(newline)))
-        for batch in counted(read, *progress):
+    found = pieces(raw, base, field, notes, cut is None and tokenizer.by_lines(newline))
+    with contextlib.ExitStack() as files:
+        tokens, ends = (files.enter_context((folder / file).open("wb")) for file in ("tokens.bin", "ends.bin"))
+        parts = None if cut is None else files.enter_context((folder / "parts.bin").open("wb"))
+        for batch in counted(_batches(found if cut is None else _cut(found, cut)), *progress):
             encoded = tokenizer.encode([text.replace("\n", newline) for text, _ in batch])
             for ids, (_, last) in zip(encoded, batch):
-                ids = np.array([*ids, tokenizer.end] if last else ids, dtype)
+                ids = np.array([*ids, *end] if last else ids, dtype)
                 tokens.write(ids.tobytes())
                 size += len(ids)
-                if last:
-                    ends.write(np.array(size, "<i8").tobytes())
+                for file in [ends] * last + [parts] * (parts is not None and len(ids) > 0):
+                    file.write(np.array(size, "<i8").tobytes())
     written = np.memmap(folder / "tokens.bin", dtype, "r", shape=(size,))
     sums = [zlib.crc32(written[start : start + STRETCH]) for start in range(0, size, STRETCH)]
-    ends_sum = zlib.crc32((folder / "ends.bin").read_bytes())
-    index = {"tokens": size, "dtype": dtype, "sums": sums, "ends": ends_sum, "notes": notes}
+    index = {"tokens": size, "dtype": dtype, "sums": sums, "notes": notes}
+    for file in ("ends", "parts") if parts else ("ends",):
+        index[file] = zlib.crc32((folder / f"{file}.bin").read_bytes())
     (folder / "index.json").write_text(json.dumps(index))
+
+
+def _cut(documents, cut):
+    for text, _ in documents:
+        parts = cut(text) or [""]
+        yield from zip(parts, [False] * (len(parts) - 1) + [True])
 
 
 def _batches(pieces):

@@ -1,4 +1,4 @@
-"""From images and texts to the classes that a run thinks most likely."""
+"""From images and texts to the classes, or the masked words, that a run thinks most likely."""
 
 import jax
 import numpy as np
@@ -38,15 +38,22 @@ def read_images(paths, spec):
 
 
 def read_texts(run, texts):
-    """Texts as tokens: [(text, int32[T], None)]."""
-    if run.config.task.name != "classify_text":
+    """Texts as tokens: [(text, int32[T], None)]; of a run of masked_lm with a mask in each, whose first is told."""
+    if run.config.task.name not in ("classify_text", "masked_lm"):
         raise UserError(2, f"--text: the run's task {run.config.task.name} classifies no texts")
+    if run.config.task.name == "masked_lm":
+        mask = run.tokenizer.vocabulary[run.tokenizer.mask]
+        for text in texts:
+            if mask not in text:
+                raise UserError(2, f"--text: {text!r} has no {mask}, for which a word could be told")
     return list(zip(texts, encode(run, texts, "tokens", ["--text"] * len(texts)), [None] * len(texts)))
 
 
 def read_split(run, split):
     """Examples of a split with their labels, as read_images gives those of files."""
     field = _field(run)
+    if run.spec.classes is None:
+        raise UserError(2, f"--split: {run.spec.name} has no labels; give --text")
     dataset = open_dataset(run.config.data.name, configs.arguments("data", run.config), run.tokenizer)
     text = run.config.data.splits.get(split, split)
     if text is None:
@@ -61,7 +68,7 @@ def read_split(run, split):
 
 def _field(run):
     """The field that a classifier reads."""
-    fields = {"classify_images": "image", "classify_text": "tokens"}
+    fields = {"classify_images": "image", "classify_text": "tokens", "masked_lm": "tokens"}
     if run.config.task.name not in fields:
         raise UserError(2, f"{run.folder}: its task {run.config.task.name} predicts no classes")
     return fields[run.config.task.name]
@@ -70,7 +77,7 @@ def _field(run):
 def top_classes(run, inputs, top):
     """For each image {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
     predict = jax.jit(lambda variables, batch: run.task.predict(run.model, variables, batch)["probabilities"])
-    field, inputs, labels = _field(run), list(inputs), run.spec.labels
+    field, inputs, labels = _field(run), list(inputs), run.spec.labels or run.tokenizer.vocabulary
     size = min(256, len(inputs))
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]

@@ -141,6 +141,15 @@ TABLES = {  # the file in results/, and what its table is between in README
             }
         ),
     ),
+    "speed_bert.json": (
+        "speed bert",
+        speed_beside(
+            {
+                "bert_mini": ("BERT-mini, float32", "tokens/s"),
+                "bert_mini_bfloat16": ("BERT-mini, bfloat16", "tokens/s"),
+            }
+        ),
+    ),
     "speed_generation.json": (
         "speed generation",
         speed_beside({"text_1": ("one text", "tokens/s"), "text_8": ("eight texts at once", "tokens/s")}),

@@ -1,6 +1,7 @@
 """Tasks by name: TASKS[name](spec, **arguments) -> Task. A new one is a file and a line here."""
 
 from research.tasks.classify import classify_images, classify_text
+from research.tasks.masked_lm import masked_lm
 from research.tasks.next_token import next_token
 from research.tasks.translate import translate
 from research.tasks.word_vectors import cbow, glove, skipgram
@@ -10,6 +11,7 @@ TASKS = {
     "classify_images": classify_images,
     "classify_text": classify_text,
     "glove": glove,
+    "masked_lm": masked_lm,
     "next_token": next_token,
     "skipgram": skipgram,
     "translate": translate,

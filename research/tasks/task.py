@@ -1,5 +1,6 @@
 """What a task is: five pure functions, the same for each; and how each of them applies a model."""
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -31,6 +32,24 @@ def check_head(model, wanted, task):
     """
     if (head := getattr(model, "head", wanted)) != wanted:
         raise UserError(2, f"config.model.head: {head}; config.task.name {task} wants {wanted}")
+
+
+def read_weights(weights):
+    """{term: its weight} of texts "term=weight".
+
+    Raises:
+        UserError: 2.
+    """
+    found = {}
+    for text in weights:
+        term, _, value = text.partition("=")
+        try:
+            found[term] = float(value)
+        except ValueError:
+            found[term] = -1.0
+        if not 0 <= found[term] < math.inf:
+            raise UserError(2, f"config.task.weights: {text!r}; a term=weight of at least 0 is wanted, as loss=0.5")
+    return MappingProxyType(found)
 
 
 def apply(model, variables, *inputs, train=False, keys=None, **options):
