@@ -36,6 +36,7 @@ def get_config(size="base"):
     config.eval = {"every_epochs": 1.0, "metric": "masked_loss", "direction": "min"}
     config.log.every_steps = 100
     cpu = {
+        "data.vocabulary_size": 4096,
         "model.width": 128,
         "model.dropout": 0.0,
         "optimizer.learning_rate": 1e-3,

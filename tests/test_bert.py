@@ -119,7 +119,7 @@ def small(head, **fields):
     """A small encoder and its variables, none of them where it begins."""
     classes = 3 if head in ("label", "tags") else None
     model, drawn = Encoder(**{**SMALL, **fields}, head=head, classes=classes), np.random.default_rng(0)
-    variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
+    variables = {"params": jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
     return model, jax.tree.map(lambda x: x + jnp.asarray(drawn.normal(size=x.shape), x.dtype), variables)
 
 

@@ -219,7 +219,7 @@ def test_a_prefix_of_init_from_is_a_whole_name(tmp_path):
     assert error.value.code == 2
 
 
-@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_init_from_goes_between_stacked_layers_and_single_ones(tmp_path, scan):
     own = {"model__name": "decoder", "train__steps": 1, "eval__every_steps": 1}
     loop.train(make_config(**{**CASES["decoder"], **own, "model__scan": scan}), tmp_path)

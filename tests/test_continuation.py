@@ -45,7 +45,7 @@ NONE = Ids()
 def form(request):
     """A small model, and variables that make its distributions uneven."""
     model = FORMS[request.param]
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4)))
     drawn = np.random.default_rng(3)
     return model, jax.tree.map(lambda x: x + jnp.asarray(0.4 * drawn.normal(size=x.shape), x.dtype), variables)
 
@@ -106,6 +106,7 @@ def test_greedy_text_is_that_of_reading_all_for_each_token(form):
     assert found.tolist() == [by_reading_all(form, prompt, 30) for prompt in given]
 
 
+@pytest.mark.parametrize("form", ["modern", "lstm", pytest.param("gpt2", marks=pytest.mark.slow)], indirect=True)
 def test_a_prompt_alone_has_the_text_that_it_has_beside_others(form):
     given, how = prompts(3, 6), Sampling(1.3, 0.9, 20, 0.9, 0.01)
     together = written(form, given, 14, how=how, samples=2, seed=5).reshape(2, 2, -1)
@@ -125,6 +126,8 @@ def test_prompts_of_different_lengths_share_the_programs_of_the_cache_s_stages(f
     assert continuation._write._cache_size() == stages
 
 
+@pytest.mark.parametrize("form", ["modern", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "lstm"))],
+                         indirect=True)  # fmt: skip
 def test_what_was_drawn_is_distributed_as_the_filter_says(form):
     (prompt,), how = prompts(4), Sampling(temperature=0.8, top_k=12, top_p=0.9)
     drawn = written(form, [prompt], 1, how=how, samples=4000)[:, 0]

@@ -119,8 +119,9 @@ def by_hand(setup, variables, batch, keys, head):
     types = np.where(other[:, None], batch["other_types"], batch["types"])
     ordinary = ~np.isin(np.arange(ids.size), list(ids.special.values()))
     tables = ids.mask, np.flatnonzero(ordinary), ordinary, np.zeros(ids.size, bool)
-    seen, places, _, told = jax.vmap(lambda key, row: mask_tokens(key, row, 0.15, *tables))(keys, tokens)
-    found = setup.model.clone(head=head).apply(variables, seen, tokens != ids.pad, types)
+    draw = jax.jit(jax.vmap(lambda key, row: mask_tokens(key, row, 0.15, *tables)))
+    seen, places, _, told = draw(keys, tokens)
+    found = jax.jit(setup.model.clone(head=head).apply)(variables, seen, tokens != ids.pad, types)
     logits = found["masked"] if head == "pretraining" else found
     each = np.take_along_axis(np.asarray(cross_entropy(logits, tokens)), np.asarray(places), axis=1)
     sums = {"masked_loss": ((each * told).sum(), told.sum())}
@@ -138,7 +139,10 @@ def test_places_that_are_scored_equal_scoring_all_and_choosing_them(setup, head)
     batch, variables = batch_of(setup), variables_of(setup)
     keys = example_keys(run_key(3), 0, 8)
     expected, other = by_hand(setup, variables, batch, keys, head)
-    terms, metrics, _ = setup.task.loss(setup.model.clone(head=head), variables, batch, {"augment": keys}, False)
+    loss = jax.jit(
+        lambda keys: setup.task.loss(setup.model.clone(head=head), variables, batch, {"augment": keys}, False)
+    )
+    terms, metrics, _ = loss(keys)
     assert_same_numbers(terms, {name: tuple(map(np.float32, pair)) for name, pair in expected.items()})
     assert ("next_accuracy" in metrics) == (head == "pretraining") == other.any()
 
@@ -163,8 +167,8 @@ def test_evaluation_masks_the_same_each_time_whatever_the_batch(setup):
     assert found.keys() == again.keys() >= {"masked_loss", "next_loss", "masked_accuracy", "next_accuracy"}
     for name in found:
         assert found[name] == pytest.approx(again[name], rel=1e-5)
-    one = setup.task.evaluate(setup.model, variables, batch_of(setup), eval_keys(np.arange(8, dtype=np.int32)))[0]
-    other = setup.task.evaluate(setup.model, variables, batch_of(setup), eval_keys(np.arange(8, 16, dtype=np.int32)))[0]
+    of = jax.jit(lambda rows: setup.task.evaluate(setup.model, variables, batch_of(setup), eval_keys(rows))[0])
+    one, other = of(np.arange(8, dtype=np.int32)), of(np.arange(8, 16, dtype=np.int32))
     assert float(one["masked_loss"][0]) != float(other["masked_loss"][0])
 
 

@@ -94,7 +94,7 @@ def test_muon_orthogonalises_kernels_and_convolutions_alone():
     assert_same_numbers(update["dense"]["bias"], expected, 1e-5)
 
 
-@pytest.mark.parametrize("model", ["seq2seq", "recurrent_lm", "glove"])
+@pytest.mark.parametrize("model", [pytest.param("seq2seq", marks=pytest.mark.slow), "recurrent_lm", "glove"])
 def test_every_kernel_of_a_recurrent_model_is_decayed_and_muons(model):
     """None is passed over for its name: layer0_kernel, bridge0_0_kernel, attention_key_kernel, logits_kernel."""
     data = {} if model != "glove" else {"data__name": "wikitext2_cooccurrences", "task__name": "glove",

@@ -80,7 +80,10 @@ FAMILIES = {  # what differs beside the seed
 USUAL = {"model__dropout": 0.1, "train__ema": 0.9, "task__label_smoothing": 0.1}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("decoder", "seq2seq") else name for name in FAMILIES],
+)
 def test_members_equal_lone_runs(name, tmp_path):
     other = FAMILIES[name]
     points = [{"seed": 1, **{key: USUAL[key] for key in other if key in USUAL}}, {"seed": 2, **other}]

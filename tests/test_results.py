@@ -2,6 +2,7 @@
 
 import pytest
 
+from research.metrics import shown
 from research.studies import claims
 from research.studies.results import TABLES, disturbed, ratios, similarity
 
@@ -40,6 +41,11 @@ def test_work_has_a_row_on_each_machine():
     assert [(shown[2].split(",")[0], shown[3]) for shown in rows] == [
         ("2.00", "2 cores, 2026-11-24"), ("3.00", "4 cores, 2026-11-24")
     ]  # fmt: skip
+
+
+def test_a_rate_is_shown_in_per_cent_whatever_it_is_a_rate_of():
+    assert shown("accuracy") == ("accuracy", "%", 100.0) and shown("next_accuracy") == ("next accuracy", "%", 100.0)
+    assert shown("masked_loss") == ("masked loss", "nats", 1.0) and shown("perplexity") == ("perplexity", "", 1.0)
 
 
 def test_spread_is_over_seeds_and_one_seed_has_none():

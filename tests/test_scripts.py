@@ -98,6 +98,14 @@ def test_summary_counts_and_show_data_draws(tmp_path, capsys):
     assert left.shape == right.shape and not np.array_equal(left, right)
 
 
+def test_show_data_shows_both_parts_of_a_pair(capsys):
+    config = f"--config={ROOT}/configs/wikitext_bert.py:tiny"
+    assert run_script("show_data", config, "--examples=1") == 0
+    first, other = (line for line in capsys.readouterr().out.splitlines() if " | " in line)
+    assert first.startswith("0: tokens: ") and other.startswith("0: other_tokens: ")
+    assert first.split(": ")[2].split(" | ")[0] == other.split(": ")[2].split(" | ")[0]
+
+
 def test_prepare_names_the_folder(tmp_path, capsys):
     assert run_script("prepare", "digits", f"--data_dir={tmp_path}") == 0
     assert capsys.readouterr().out == f"digits {tmp_path}/digits/1.0.0\n"
@@ -297,7 +305,7 @@ def test_a_mistake_ends_a_real_process_before_anything_is_compiled(tmp_path):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("seconds", [0.0, 0.3])
+@pytest.mark.parametrize("seconds", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_a_killed_process_goes_on_to_the_same_bits(tmp_path, seconds):
     flags = [TINY, "--config.train.epochs=8", "--config.checkpoint.every_steps=3", "--config.model.dropout=0.2"]
     whole = script("experiments.train", *flags, "--workdir=whole", cwd=tmp_path)

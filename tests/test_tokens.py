@@ -119,8 +119,8 @@ def test_texts_are_cut_by_the_tokenizers_that_allow_it():
     assert len(pieces) == 3 and all(len(text) <= tokens.PIECE + 7 for text, _ in pieces)
 
 
-def written(home, texts, tokenizer, name="some-name"):
-    return tokens.token_file(name, tokenizer, Raw(Texts(texts)), "train", "text")
+def written(home, texts, tokenizer, name="some-name", **own):
+    return tokens.token_file(name, tokenizer, Raw(Texts(texts)), "train", "text", **own)
 
 
 def test_the_documents_stand_end_to_end_with_an_end_behind_each(home, characters):
@@ -133,6 +133,15 @@ def test_the_documents_stand_end_to_end_with_an_end_behind_each(home, characters
     counts = found.counts(len(found), characters.size)
     assert counts.sum() == len(found) and counts[characters.end] == 3
     assert sorted(os.listdir(home / "cache/research/tokens")) == ["some-name-v1", "some-name-v1.lock"]
+
+
+def test_documents_may_be_cut_into_parts_whose_ends_are_kept(home, characters):
+    texts = ["ab\na\n\nb", "", "a"]  # a part without ids, and a document without parts
+    found = written(home, texts, characters, cut=str.splitlines)
+    ids = characters.encode(["abab", "a"])
+    assert found.at(np.arange(len(found))).tolist() == ids[0] + ids[1]
+    assert found.parts.tolist() == [2, 3, 4, 5] and found.ends.tolist() == [4, 4, 5]
+    assert written(home, texts, characters, "whole").parts is None
 
 
 def test_a_large_vocabulary_has_wider_ids(home):
@@ -189,9 +198,9 @@ def spoil(path, how):
 
 
 @pytest.mark.parametrize("how", ["short", "long", "empty", "flipped", "gone"])
-@pytest.mark.parametrize("file", ["tokens.bin", "ends.bin", "index.json"])
+@pytest.mark.parametrize("file", ["tokens.bin", "ends.bin", "parts.bin", "index.json"])
 def test_a_damaged_file_is_named(home, characters, file, how):
-    written(home, ["ab.\n" * 50] * 3, characters)
+    written(home, ["ab.\n" * 50] * 3, characters, cut=str.splitlines)
     path = home / "cache/research/tokens/some-name-v1" / file
     if how == "gone":
         path.unlink()

@@ -60,7 +60,8 @@ def test_attention_and_its_gradients_are_those_of_the_formula(T, causal, heads, 
             visible = visible & (segments[:, :, None] == segments[:, None, :])
         ours = partial(attend, causal=causal, mask=mask, segments=segments)
         theirs = partial(plain_attention, visible=visible)
-        both = [jax.value_and_grad(lambda *x: (f(*x) * weight).sum(), (0, 1, 2))(q, k, v) for f in (ours, theirs)]
+        score = lambda f: jax.jit(jax.value_and_grad(lambda *x: (f(*x) * weight).sum(), (0, 1, 2)))
+        both = [score(f)(q, k, v) for f in (ours, theirs)]
         assert_same_numbers(*both, 1e-12)
 
 
@@ -141,7 +142,7 @@ def test_norms_and_their_gradients_are_linens(ours, module):
 
 
 def test_a_rotary_score_depends_on_the_distance_alone():
-    q, k = normal(1, 1, 1, 8), normal(1, 1, 1, 8)
+    q, k = jnp.asarray(np.random.default_rng(1).normal(size=(2, 1, 1, 1, 8)))  # by any, the two may be nearly equal
     at = lambda x, position: rotary(x, jnp.full((1, 1), position))
     score = lambda t, s: float((at(q, t) * at(k, s)).sum())
     assert score(7, 3) == pytest.approx(score(24, 20), rel=1e-5) != pytest.approx(score(7, 4), rel=1e-3)
@@ -216,8 +217,8 @@ def test_packed_documents_are_read_as_if_each_were_alone(form):
 def test_padding_at_the_end_changes_nothing(form):
     model, params = form
     x = tokens(1, 7)
-    padded = jnp.pad(x, ((0, 0), (0, 5)))
-    assert_same_numbers(model.apply({"params": params}, padded)[:, :7], model.apply({"params": params}, x))
+    padded, logits = jnp.pad(x, ((0, 0), (0, 5))), jax.jit(lambda x: model.apply({"params": params}, x))
+    assert_same_numbers(logits(padded)[:, :7], logits(x))
 
 
 def gradients(model, params, x, **own):
@@ -225,22 +226,20 @@ def gradients(model, params, x, **own):
     return jax.jit(jax.value_and_grad(score))(params)
 
 
-@pytest.mark.parametrize("fields, remats", [({}, (False,)), (MODERN, (True,))])
-def test_stacked_layers_and_rematerialised_ones_begin_and_train_with_the_same_numbers(fields, remats):
+@pytest.mark.parametrize("fields, other", [({}, (True, True)), (MODERN, (False, True))])
+def test_stacked_layers_and_rematerialised_ones_begin_and_train_with_the_same_numbers(fields, other):
+    """Blocks that are computed twice and not stacked are tests/test_encoder.py's."""
     x, rngs = tokens(), {"dropout": jax.random.key(1)}
     forms = {
         (remat, scan): Decoder(**{**SMALL, "layers": 2}, **fields, dropout=0.2, remat=remat, scan=scan)
-        for remat, scan in [(False, False), *((remat, True) for remat in remats), (True, False)]
+        for remat, scan in ((False, False), other)
     }
-    params = {key: jax.jit(model.init)(jax.random.key(0), x)["params"] for key, model in forms.items()}
-    expected = gradients(forms[False, False], params[False, False], x, rngs=rngs)
-    for key, model in forms.items():
-        assert_same_numbers(unstacked(params[key]), params[False, False])
-        assert ("blocks" in params[key]) == key[1]
-        if key != (False, False):
-            loss, gradient = gradients(model, params[key], x, rngs=rngs)
-            assert_same_numbers((loss, unstacked(gradient)), expected)
-        assert_same_bits(stacked_like(unstacked(params[key]), params[key]), params[key])
+    params = {form: jax.jit(model.init)(jax.random.key(0), x)["params"] for form, model in forms.items()}
+    assert_same_numbers(unstacked(params[other]), params[False, False])
+    assert "blocks" in params[other] and "blocks" not in params[False, False]
+    loss, gradient = gradients(forms[other], params[other], x, rngs=rngs)
+    assert_same_numbers((loss, unstacked(gradient)), gradients(forms[False, False], params[False, False], x, rngs=rngs))
+    assert_same_bits(stacked_like(unstacked(params[other]), params[other]), params[other])
 
 
 def test_rematerialised_blocks_are_computed_again():
@@ -307,9 +306,8 @@ def test_parameter_count_is_gpt2s(layers, heads, width, expected, scan):
 
 
 def test_projections_into_the_residual_begin_smaller():
-    params = Decoder(layers=8, heads=2, width=64, vocabulary=300, context=64).init(jax.random.key(0), tokens())[
-        "params"
-    ]
+    model = Decoder(layers=8, heads=2, width=64, vocabulary=300, context=64, scan=True)
+    params = unstacked(jax.jit(model.init)(jax.random.key(0), tokens())["params"])
     std = {name: float(value.std()) for name, value in params["block3"].items() if name.endswith("kernel")}
     small = 0.02 / 16**0.5
     expected = {"qkv_kernel": 0.02, "attention_out_kernel": small, "mlp_in_kernel": 0.02, "mlp_out_kernel": small}

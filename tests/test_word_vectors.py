@@ -86,7 +86,7 @@ def losses(monkeypatch, kind, draws, mask, params):
         terms, _, _ = task.loss(model, {"params": params}, batch, KEYS, True)
         return terms["loss"]
 
-    (total, count), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    (total, count), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return total, count, gradient
 
 
@@ -114,7 +114,8 @@ def test_loss_and_gradient_equal_the_sum_over_pairs(kind, length, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["skipgram", "cbow"])
 def test_masked_blocks_padding_and_what_lies_behind_it_change_nothing(kind, monkeypatch):
-    params = WordVectors(D, V).init(jax.random.key(0), jnp.zeros((1, 8), int), jnp.zeros((1, 1, 4), int))["params"]
+    own = jax.random.key(0), jnp.zeros((1, 8), int), jnp.zeros((1, 1, 4), int)
+    params = jax.jit(WordVectors(D, V).init)(*own)["params"]
     draws = some_draws(64)
     alone = losses(monkeypatch, kind, jax.tree.map(lambda x: x[:1], draws), [1.0], params)
 
@@ -169,7 +170,7 @@ def test_evaluation_draws_the_same_wherever_a_block_stands():
     params = model.init(jax.random.key(0), jnp.zeros((1, 8), int), jnp.zeros((1, 1, 4), int))
     blocks = jnp.asarray(RNG.integers(4, V, (6, 40)), jnp.int32)
     batch = lambda rows: {"targets": blocks[rows], "mask": jnp.ones(len(rows))}
-    of = lambda rows: task.evaluate(model, params, batch(rows), eval_keys(rows))[0]["loss"]
+    of = jax.jit(lambda rows: task.evaluate(model, params, batch(rows), eval_keys(rows))[0]["loss"])
     whole, first, rest = (of(np.array(rows)) for rows in ([0, 1, 2, 3, 4, 5], [4, 2], [5, 0, 3, 1]))
     assert_same_numbers(whole, jax.tree.map(jnp.add, first, rest))
 
