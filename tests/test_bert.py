@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from research import loop, pretrained, runs
-from research.data import tokenize
+from research.data import tokenize, train_tokenizer
 from research.errors import UserError
 from research.models.encoder import HEADS, Encoder
 from research.tasks.losses import cross_entropy, masked
@@ -338,6 +338,25 @@ def test_tokens_and_texts_are_those_of_the_library_of_one_text_and_of_two(folder
     for entry in known["pairs"]:
         first, second = tokenizer.encode([entry["text"], entry["text_pair"]])
         assert tokenizer.join(first, second) == (entry["ids"], entry["token_type_ids"]), entry
+
+
+def test_transformers_reads_a_tokenizer_of_ours_in_berts_form(tmp_path):
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("no transformers: it comes with requirements-bench.txt")
+    tokenizer = train_tokenizer.train(["A naïve text, of words.", "And others; [MASK] too."] * 20, "bert", 60)
+    pretrained.save(tmp_path / "model", *small("pretraining", vocabulary=tokenizer.size), tokenizer)
+    code = """
+import json, sys, transformers
+ids = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+found = ids("A text, and [MASK].", "Others of words")
+special = [ids.pad_token_id, ids.unk_token_id, ids.cls_token_id, ids.sep_token_id, ids.mask_token_id]
+print(json.dumps([found["input_ids"], found["token_type_ids"], special]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr
+    pair = tokenizer.join(*tokenizer.encode(["A text, and [MASK].", "Others of words"]))
+    assert json.loads(done.stdout) == [*pair, list(range(5))] and tokenizer.mask in pair[0]
 
 
 @given(st.lists(st.integers(5, 400), max_size=12), st.lists(st.integers(5, 400), max_size=12), st.integers(4, 30))

@@ -56,6 +56,7 @@ KINDS = {  # Encoder's head: (the class there, the names of its own parameters)
 }
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 ROLES = {"begin": "cls", "end": "sep", "pad": "pad", "unknown": "unk", "mask": "mask"}  # our names: those there
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # what its tokenizer gives
 OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # of files out of TensorFlow's
 FIXED = {  # what Encoder does, and no field of it changes
     "layer_norm_eps": EPSILON,

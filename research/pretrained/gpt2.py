@@ -42,6 +42,7 @@ TWO_HEADS = "GPT2DoubleHeadsModel"  # that of tokens, and one that says how fit 
 CHOICE = {"kernel": "multiple_choice_head.summary.weight", "bias": "multiple_choice_head.summary.bias"}
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 ROLES = {"begin": "bos", "end": "eos", "pad": "pad", "unknown": "unk"}  # our names of special tokens: those there
+INPUTS = ("input_ids", "attention_mask")  # what its tokenizer gives
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, in old files
 FIXED = {  # what Decoder does, and no field of it changes
     "layer_norm_epsilon": 1e-5,

@@ -73,7 +73,8 @@ def save(folder, model, variables, tokenizer=None):
         roles = {theirs: special[ours] for ours, theirs in layout.ROLES.items() if special[ours] >= 0}
         named = {f"{role}_token": tokenizer.vocabulary[i] for role, i in roles.items()}
         files["config.json"] |= {f"{role}_token_id": roles[role] for role in ("bos", "eos", "pad") if role in roles}
-        files["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+        own = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": layout.INPUTS}
+        files["tokenizer_config.json"] = own | named
         files["tokenizer.json"] = tokenizer.json
     write(folder, files, layout.weights_of(model, variables))
 
