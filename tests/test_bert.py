@@ -111,6 +111,7 @@ def test_in_and_out_and_in_is_the_identity(name, tmp_path):
     theirs = json.loads((HF / f"bert-tiny-{name}" / "tokenizer_config.json").read_text())
     for role in ("cls", "sep", "pad", "unk", "mask"):
         assert named[f"{role}_token"] == theirs[f"{role}_token"]
+    assert json.loads((tmp_path / "copy" / "config.json").read_text())["pad_token_id"] == 0
     wrote, theirs = (load_file(place / "model.safetensors") for place in (tmp_path / "copy", HF / f"bert-tiny-{name}"))
     assert_same_bits(wrote, theirs)
 

@@ -53,6 +53,11 @@ def test_the_tokens_that_are_told_are_a_share_of_the_ordinary_ones_and_never_spe
         assert np.array_equal(after[untouched], row[untouched])
 
 
+def test_a_row_without_ordinary_tokens_has_nothing_to_tell():
+    read, _, _, told = masked(np.array([[2, 3, 3, 0, 0, 0, 0, 0]], np.int32))
+    assert read.tolist() == [[2, 3, 3, 0, 0, 0, 0, 0]] and not told.any()
+
+
 def test_of_them_eight_tenths_are_masked_one_is_another_and_one_stays():
     tokens = rows(4000)
     read, places, targets, told = masked(tokens)
@@ -114,7 +119,11 @@ def batch_of(setup, n=8):
 def by_hand(setup, variables, batch, keys, head):
     """The sums of masked_lm with every token scored: losses are picked out of them afterwards."""
     ids = setup.dataset.tokenizer
-    other = np.array([jax.random.bernoulli(k) for k in next_keys(keys)]) if head == "pretraining" else np.zeros(8, bool)
+    other = (
+        np.array([jax.random.bernoulli(k) for k in next_keys(keys)])
+        if head == "pretraining"
+        else np.zeros(len(keys), bool)
+    )
     tokens = np.where(other[:, None], batch["other_tokens"], batch["tokens"])
     types = np.where(other[:, None], batch["other_types"], batch["types"])
     ordinary = ~np.isin(np.arange(ids.size), list(ids.special.values()))
@@ -126,7 +135,7 @@ def by_hand(setup, variables, batch, keys, head):
     each = np.take_along_axis(np.asarray(cross_entropy(logits, tokens)), np.asarray(places), axis=1)
     sums = {"masked_loss": ((each * told).sum(), told.sum())}
     if head == "pretraining":
-        sums["next_loss"] = cross_entropy(found["next"], other.astype(np.int32)).sum(), 8.0
+        sums["next_loss"] = cross_entropy(found["next"], other.astype(np.int32)).sum(), len(keys)
     return sums, other
 
 
@@ -136,8 +145,9 @@ def next_keys(keys):
 
 @pytest.mark.parametrize("head", ["pretraining", "masked"])
 def test_places_that_are_scored_equal_scoring_all_and_choosing_them(setup, head):
-    batch, variables = batch_of(setup), variables_of(setup)
-    keys = example_keys(run_key(3), 0, 8)
+    batch, variables = batch_of(setup, 24), variables_of(setup)
+    batch["other_types"] = 1 - batch["other_types"]  # so that it is seen whose parts are read
+    keys = example_keys(run_key(3), 0, 24)
     expected, other = by_hand(setup, variables, batch, keys, head)
     loss = jax.jit(
         lambda keys: setup.task.loss(setup.model.clone(head=head), variables, batch, {"augment": keys}, False)

@@ -95,6 +95,8 @@ def test_in_and_out_and_in_is_the_identity(name, tmp_path):
     again, others = pretrained.load(tmp_path / "copy")
     assert len({path.stat().st_mode for path in (tmp_path / "copy").iterdir()}) == 1
     assert again == model and tokenize.read(tmp_path / "copy").digest == tokenizer.digest
+    config = json.loads((tmp_path / "copy" / "config.json").read_text())
+    assert [config[f"{role}_token_id"] for role in ("bos", "eos", "pad")] == [599] * 3
     assert_same_bits(others, variables)
 
 
