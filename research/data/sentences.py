@@ -17,6 +17,7 @@ from research.randomness import generator
 
 # Behind a line, or a full stop and what closes with it; not where a small letter goes on, as behind an abbreviation.
 END = re.compile(r"\n\s*|(?<=[.!?])(?:\s*[\"')\]»”’]+)?\s+(?![a-z])")
+FORMAT = "sentences-v1"  # of what is kept: where sentences end, and which pairs are made of them
 MARKS = 3  # of a pair: one before it, one between, one behind
 
 
@@ -51,7 +52,7 @@ def sentence_pairs(
 
     @functools.cache
     def opened(base):
-        name = f"{raw.name}-{base}-sentences-{digest(raw.fingerprint(base), tokenizer.json)}"
+        name = f"{raw.name}-{base}-{FORMAT}-{digest(raw.fingerprint(base), tokenizer.json)}"
         text = token_file(name, tokenizer, raw, base, field, cut=sentences)
         found, notes = cached(f"{name}-{max_len}", partial(_pairs, text, max_len, f"data set {raw.name}, split {base}"))
         stacked = partial(_stacked, text, found, tokenizer, max_len)
@@ -67,7 +68,7 @@ def sentence_pairs(
         mapped=True,
         tokenizer=tokenizer,
         sequences=("tokens", "other_tokens"),
-        fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, "sentences", max_len),
+        fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, FORMAT, max_len),
     )
 
 
