@@ -239,9 +239,9 @@ def read(source):
 
 def file_of(folder):
     """The file in a folder of Hugging Face's layout by which its tokenizer is read; None where there is none."""
-    for name, beside in ((own := "tokenizer.json", own), ("vocab.json", "merges.txt"), (own := "vocab.txt", own)):
-        if (folder / name).exists() and (folder / beside).exists():
-            return folder / name
+    for names in (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",)):
+        if all((folder / name).exists() for name in names):
+            return folder / names[0]
     return None
 
 

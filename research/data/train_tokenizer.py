@@ -114,6 +114,8 @@ def _parts(kind, unknown, counted, common):
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "bpe")
     word_decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    pieces = (models.WordPiece(unk_token=unknown), pre_tokenizers.BertPreTokenizer(), word_decoder,
+              trainers.WordPieceTrainer(**counted))  # fmt: skip
     return {
         "characters": (models.BPE(), None, decoders.Fuse(), None),
         "bytes": (models.BPE(), byte_level, decoders.ByteLevel(), None),
@@ -123,10 +125,8 @@ def _parts(kind, unknown, counted, common):
                   trainers.WordLevelTrainer(**counted)),
         "bpe": (models.BPE(), byte_level, decoders.ByteLevel(),
                 trainers.BpeTrainer(**counted, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))),
-        "wordpiece": (models.WordPiece(unk_token=unknown), pre_tokenizers.BertPreTokenizer(), word_decoder,
-                      trainers.WordPieceTrainer(**counted)),
-        "bert": (models.WordPiece(unk_token=unknown), pre_tokenizers.BertPreTokenizer(), word_decoder,
-                 trainers.WordPieceTrainer(**counted)),
+        "wordpiece": pieces,
+        "bert": pieces,
         "unigram": (models.Unigram(), pre_tokenizers.Metaspace(), decoders.Metaspace(),
                     trainers.UnigramTrainer(**common, unk_token=unknown)),
     }[kind]  # fmt: skip

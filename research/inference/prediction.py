@@ -75,7 +75,7 @@ def _field(run):
 
 
 def top_classes(run, inputs, top):
-    """For each image {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
+    """For each input {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
     predict = jax.jit(lambda variables, batch: run.task.predict(run.model, variables, batch)["probabilities"])
     field, inputs, labels = _field(run), list(inputs), run.spec.labels or run.tokenizer.vocabulary
     size = min(256, len(inputs))

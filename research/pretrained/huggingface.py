@@ -26,12 +26,12 @@ def load(folder):
     kind = config.get("model_type")
     if kind not in list(LAYOUTS):  # it may be anything, also what cannot be hashed
         raise UserError(3, f"{path}: model_type: {kind!r}; known are {', '.join(LAYOUTS)}")
-    weights, file = read_weights(folder)
-    model, path = LAYOUTS[kind].model_of(config, weights, path), file
-    variables = LAYOUTS[kind].variables_of(model, config, weights, path)
+    weights, source = read_weights(folder)
+    model = LAYOUTS[kind].model_of(config, weights, path)
+    variables = LAYOUTS[kind].variables_of(model, config, weights, source)
     file = tokenize.file_of(folder)
     if file is not None and (size := tokenize.read(file).size) != model.vocabulary:
-        raise UserError(3, f"{file}: {size} tokens; the embedding in {path} has {model.vocabulary}")
+        raise UserError(3, f"{file}: {size} tokens; the embedding in {source} has {model.vocabulary}")
     return model, variables
 
 
