@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from research.data import open_dataset, sentences, tokenize
 from research.data.batches import open_split, read
@@ -71,6 +72,13 @@ def test_a_pair_is_two_stretches_of_sentences_and_the_other_part_is_out_of_anoth
     alone = [span for span in spans if len(documents[document(span[0])]) == 1]
     assert covered == set(spans) - set(alone)
     assert sum(notes.values()) == len(alone)
+
+
+def test_a_pair_is_parted_at_any_of_its_sentences_ends():
+    text = Text([[2] * 40] * 20)
+    found, _ = sentences._pairs(text, sentences.MARKS + 8, "here")
+    sizes = (found["behind"] - found["first"])[found["end"] - found["first"] == 8]
+    assert len(sizes) == 200 and chisquare(np.bincount(sizes)[[2, 4, 6]]).pvalue > 0.01
 
 
 class Text:
