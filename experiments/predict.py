@@ -22,6 +22,7 @@ def make_parser():
     parser = command.parser(__doc__, workdir="the run folder")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
     parser.add_argument("--text", help="a text, for a run that classifies text, or with a [MASK] in it")
+    parser.add_argument("--second", help="the second text, for a run that classifies pairs of them")
     parser.add_argument("--split", help="a split in place of files: train, validation, test or a split string")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="classes shown of each; 3")
     parser.add_argument("--output", metavar="FILE", help="write JSON lines there")
@@ -33,6 +34,8 @@ def main(arguments, overrides):
     workdir = command.required(arguments.workdir, "--workdir")
     if sum((bool(arguments.images), arguments.text is not None, bool(arguments.split))) != 1:
         raise UserError(2, "give image files, or --text, or --split, and one of them alone")
+    if arguments.second is not None and arguments.text is None:
+        raise UserError(2, "--second: the second of two texts; give --text, the first")
     command.check_output(arguments.output, "--output")
     if arguments.top < 1:
         raise UserError(2, f"--top: {arguments.top}: at least 1")
@@ -40,7 +43,8 @@ def main(arguments, overrides):
     inputs = prediction.read_images(arguments.images, spec) if arguments.images else None
     run = command.load_run(workdir)
     if arguments.text is not None:
-        inputs = prediction.read_texts(run, [command.as_text(arguments.text)])
+        second = () if arguments.second is None else [command.as_text(arguments.second)]
+        inputs = prediction.read_texts(run, [command.as_text(arguments.text)], second)
     elif inputs is None:
         inputs = prediction.read_split(run, arguments.split)
     rows = list(prediction.top_classes(run, inputs, arguments.top))

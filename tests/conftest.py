@@ -95,6 +95,21 @@ def small_sst2():
     return members
 
 
+def small_rte():
+    """Pairs of which the second follows if its last word is in the first."""
+    things = ["a dog", "a cat", "a bird", "a horse"]
+    rng, members = np.random.default_rng(5), {}
+    for file, n in (("train", 128), ("dev", 48), ("test", 16)):
+        rows = ["\t".join(["index", "sentence1", "sentence2"] + ["label"] * (file != "test"))]
+        for i, (follows, place) in enumerate(zip(rng.integers(2, size=n), rng.integers(4, size=n))):
+            other = things[(place + 1 + i % 3) % 4]
+            row = [str(i), f"they saw {things[place]} in the {'park' if i % 2 else 'old town'} .",
+                   f"there was {things[place] if follows else other}"]  # fmt: skip
+            rows.append("\t".join(row + [["not_entailment", "entailment"][follows]] * (file != "test")))
+        members[f"RTE/{file}.tsv"] = "".join(f"{row}\n" for row in rows).encode()
+    return members
+
+
 def small_wikitext2():
     """Articles whose words often follow one another, with <unk> and the marks of the tokenised form."""
     words = "the game of war was played in a small town , and <unk> said that it had 3 @,@ 000 men . they won".split()
@@ -143,6 +158,7 @@ def small_newsgroups20():
 SMALL_TEXTS = {
     "multi30k": small_multi30k,
     "glue/sst2": small_sst2,
+    "glue/rte": small_rte,
     "wikitext2": small_wikitext2,
     "tiny_shakespeare": small_tiny_shakespeare,
 }

@@ -215,7 +215,9 @@ def test_a_folder_that_is_still_being_written_is_not_found(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", ["mnits", "addition", "addition/three", "addition/03"])
 def test_unknown_data_set_lists_the_known(name):
-    known = "addition/3, cifar10, digits, fashion_mnist, glue/sst2, mnist, multi30k, newsgroups20, stdlib/python"
+    known = (
+        "addition/3, cifar10, digits, fashion_mnist, glue/rte, glue/sst2, mnist, multi30k, newsgroups20, stdlib/python"
+    )
     with pytest.raises(UserError, match=known) as error:
         prepare_by_name(name)
     assert error.value.code == 2
@@ -306,6 +308,18 @@ def test_sst2_has_a_sentence_a_label_and_its_line_number(tmp_path):
     assert [row["idx"] for row in found["train"][:3]] != [0, 1, 2]
 
 
+def test_rte_has_two_sentences_a_label_and_its_line_number(tmp_path):
+    found, contents = records(prepare(small_text("glue/rte"), tmp_path)), SMALL_TEXTS["glue/rte"]()
+    labels = RECIPES["glue/rte"].features["label"][1]
+    for split, file in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        lines = contents[f"RTE/{file}.tsv"].split(b"\n")[1:-1]
+        assert len(lines) == len(found[split])
+        for row in found[split]:
+            line = [b"%d" % row["idx"], row["sentence1"], row["sentence2"]]
+            line += [] if split == "test" else [labels[row["label"]].encode()]
+            assert b"\t".join(line) == lines[row["idx"]] and (split != "test" or row["label"] == -1)
+
+
 @pytest.mark.parametrize(
     "name, member, wrong, message",
     [
@@ -327,6 +341,18 @@ def test_sst2_has_a_sentence_a_label_and_its_line_number(tmp_path):
         ("glue/sst2", "SST-2/dev.tsv", lambda lines: [*lines, b"no tab"], r"dev\.tsv: line 66 has not the columns"),
         ("glue/sst2", "SST-2/test.tsv", lambda lines: [*lines, b"1\tb\tc"], r"test\.tsv: line 34 has not the columns"),
         ("glue/sst2", "SST-2/train.tsv", lambda lines: [*lines, b"a\t"], r"train\.tsv: line 258 has the label ''"),
+        (
+            "glue/rte",
+            "RTE/dev.tsv",
+            lambda lines: [*lines, b"9\ta\tb\t0"],
+            "line 50 has the label '0', which is neither ent",
+        ),
+        (
+            "glue/rte",
+            "RTE/test.tsv",
+            lambda lines: [*lines, b"9\ta"],
+            r"test\.tsv: line 18 has not the columns index<TAB>sen",
+        ),
     ],
 )
 def test_a_raw_file_that_is_not_of_its_format_is_named(tmp_path, name, member, wrong, message):

@@ -119,7 +119,7 @@ def read_batch(split, examples, process=0, processes=1):
     if split.lengths is None:
         return batch
     length = split.dataset.buckets[split.lengths.bucket[examples].max()]
-    return {field: x[:, :length] if field in split.dataset.sequences else x for field, x in batch.items()}
+    return {field: x[:, :length] if field in split.dataset.by_token else x for field, x in batch.items()}
 
 
 def stack(batches, k, pad):

@@ -43,6 +43,12 @@ class Dataset:
         """What fills the fields of token ids."""
         return 0 if self.tokenizer is None else self.tokenizer.pad
 
+    @property
+    def by_token(self):
+        """The fields that have a value for each token of a sequence: its ids, and what else is as long as they are."""
+        lengths = {self.features[field][0] for field in self.sequences}
+        return {field for field, (shape, _) in self.features.items() if shape[:1] in lengths}
+
     def pieces(self, split, role="split"):
         """A TFDS split string as [(split, start, stop)].
 

@@ -65,4 +65,4 @@ def newsgroups20(
         remove: headers, footers, quotes: which of them are cut out of each message.
     """
     own = {"tokenizer": tokenizer, "vocabulary_size": vocabulary_size, "min_count": min_count, "normalize": normalize}
-    return labelled(messages(remove), "text", **own, max_len=max_len, buckets=buckets)
+    return labelled(messages(remove), ("text",), **own, max_len=max_len, buckets=buckets)

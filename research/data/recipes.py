@@ -200,21 +200,29 @@ def _rows(members, name, columns):
     return rows[1:]
 
 
-def _sst2(members):
-    def labelled(name):
-        examples = []
-        for i, (sentence, label) in enumerate(_rows(members, name, ["sentence", "label"])):
-            if label not in ("0", "1"):
-                raise UserError(3, f"{name}: line {i + 2} has the label {label!r}, which is neither 0 nor 1")
-            examples.append((i, {"sentence": sentence, "label": int(label), "idx": i}))
-        return examples
+def _glue(folder, texts, labels):
+    """A classification task of GLUE, with text columns named `texts` and its labels as the files have them."""
 
-    hidden = _rows(members, "SST-2/test.tsv", ["index", "sentence"])
-    return {
-        "train": labelled("SST-2/train.tsv"),
-        "validation": labelled("SST-2/dev.tsv"),
-        "test": [(i, {"sentence": sentence, "label": -1, "idx": i}) for i, (_, sentence) in enumerate(hidden)],
-    }
+    def examples(members):
+        def labelled(name):
+            numbered = ["index"] if len(texts) > 1 else []  # SST-2's lines have no number
+            found = []
+            for i, row in enumerate(_rows(members, name, [*numbered, *texts, "label"])):
+                if row[-1] not in labels:
+                    wanted = f"neither {' nor '.join(labels)}"
+                    raise UserError(3, f"{name}: line {i + 2} has the label {row[-1]!r}, which is {wanted}")
+                own = dict(zip(texts, row[len(numbered) :]))
+                found.append((i, {**own, "label": labels.index(row[-1]), "idx": i}))
+            return found
+
+        hidden = enumerate(_rows(members, f"{folder}/test.tsv", ["index", *texts]))
+        return {
+            "train": labelled(f"{folder}/train.tsv"),
+            "validation": labelled(f"{folder}/dev.tsv"),
+            "test": [(i, {**dict(zip(texts, row[1:])), "label": -1, "idx": i}) for i, row in hidden],
+        }
+
+    return examples
 
 
 def _newsgroups20(members):
@@ -332,6 +340,16 @@ RECIPES = {
             "SST-2/train.tsv": "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1",
             "SST-2/dev.tsv": "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0",
             "SST-2/test.tsv": "69a938605609b3e6663b4487918fe1565eb293734e6e520d0366d1d412fd2a13",
-        }),), _sst2),
+        }),), _glue("SST-2", ["sentence"], ["0", "1"])),
+    "glue/rte": Recipe(
+        "glue/rte", "2.0.0",
+        {"sentence1": "text", "sentence2": "text", "label": ("label", ("entailment", "not_entailment")),
+         "idx": "int32"},
+        "https://aclweb.org/aclwiki/Recognizing_Textual_Entailment",
+        # The sum is the one that TFDS has of this archive.
+        (Archive("https://dl.fbaipublicfiles.com/glue/data/RTE.zip",
+                 "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee",
+                 dict.fromkeys(("RTE/train.tsv", "RTE/dev.tsv", "RTE/test.tsv"))),),
+        _glue("RTE", ["sentence1", "sentence2"], ["entailment", "not_entailment"])),
     "addition/3": addition(3),  # as an example: recipe() knows any number of digits
 }  # fmt: skip

@@ -90,7 +90,7 @@ def parallel(
 
 def labelled(
     raw,
-    field,
+    fields,
     *,
     tokenizer: str = "words",
     vocabulary_size: int = 20000,
@@ -99,20 +99,35 @@ def labelled(
     max_len: int = 64,
     buckets: tuple[int, ...] = (),
 ):
-    """One label a text; `raw` as for `pairs`.
+    """One label a text, or a pair of texts; `raw` as for `pairs`.
 
-    Examples: tokens int32[max_len], as the tokenizer's texts are read whole (ours closed by an end, see
-    Tokenizer.frame), cut at max_len and padded; label.
+    Examples: tokens int32[max_len], as the tokenizer's texts are read whole (see Tokenizer.join), cut at max_len and
+    padded; label; of a pair besides types int32[max_len], 1 for the second text. What is cut keeps its marks, but for
+    one text of a tokenizer of ours: its end is missing, since it was not reached.
+
+    Args:
+        fields: the text's, or those of a pair.
+
+    Raises:
+        UserError: 2 for a max_len that holds no pair.
     """
     raw = from_tfds(raw) if isinstance(raw, str) else raw
-    tokenizer = tokenizer_of(tokenizer, raw, (field,), vocabulary_size, min_count, normalize)
+    tokenizer = tokenizer_of(tokenizer, raw, fields, vocabulary_size, min_count, normalize)
+    paired, closed = len(fields) == 2, not tokenizer.is_ours or len(fields) == 2
+    if paired and max_len < (least := len(tokenizer.join([0], [0])[0])):
+        raise UserError(2, f"config.data.max_len: {max_len}; a pair takes at least {least} tokens")
 
     def convert(examples, notes):
-        tokens = _rows(tokenizer, texts(examples, field, notes), max_len, tokenizer.frame, notes)
-        return {"tokens": tokens, "label": np.array([example["label"] for example in examples], np.int32)}
+        columns = [tokenizer.encode(texts(examples, field, notes)) for field in fields]
+        count(notes, "pairs with an empty text", paired and sum(not all(row) for row in zip(*columns)))
+        tokens, types = _joined(tokenizer, columns, max_len, closed, notes)
+        found = {"tokens": tokens, "label": np.array([example["label"] for example in examples], np.int32)}
+        return found | ({"types": types} if paired else {})
 
     features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
-    return _dataset(raw, tokenizer, convert, features, ("tokens",), buckets, (field, max_len))
+    features |= {"types": ((max_len,), "int32")} if paired else {}
+    parts = (fields, max_len, "closed") if closed else (*fields, max_len)
+    return _dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts)
 
 
 def running(
@@ -332,6 +347,24 @@ def _rows(tokenizer, texts, max_len, frame, notes):
     rows = [[*before, *ids, *behind] for ids in tokenizer.encode(texts)]
     count(notes, f"texts cut to {max_len} tokens", sum(len(row) > max_len for row in rows))
     return _padded([row[:max_len] for row in rows], max_len, tokenizer.pad)
+
+
+def _joined(tokenizer, columns, max_len, closed, notes):
+    """int32[n, max_len] twice, padded: texts or pairs as they are read whole, and which of the two each token is of;
+    longer ones are cut, and counted.
+
+    Args:
+        columns: ids of the first texts, and of the second ones where there are any.
+        closed: whether what is cut keeps the marks behind it.
+    """
+    rows = list(zip(*columns))
+    joined = [tokenizer.join(*row) for row in rows]
+    long = [len(tokens) > max_len for tokens, _ in joined]
+    count(notes, f"texts cut to {max_len} tokens", sum(long))
+    if closed:
+        joined = [tokenizer.join(*row, size=max_len) if cut else whole for row, whole, cut in zip(rows, joined, long)]
+    tokens, types = ([part[:max_len] for part in parts] for parts in zip(*joined))
+    return _padded(tokens, max_len, tokenizer.pad), _padded(types, max_len, 0)
 
 
 def _padded(rows, length, fill):

@@ -7,11 +7,11 @@ from research import config as configs
 from research.data import open_dataset
 from research.data.batches import open_split, read
 from research.errors import UserError
-from research.inference.translation import encode
+from research.inference.translation import encode, padded
 
 
 def read_images(paths, spec):
-    """Image files at the size and with the channels of the data: [(name, image uint8[H, W, C], None)].
+    """Image files at the size and with the channels of the data: [(name, {"image": uint8[H, W, C]}, None)].
 
     Raises:
         UserError: 3, for a file that is missing or no image.
@@ -33,25 +33,45 @@ def read_images(paths, spec):
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else f"not an image: {error}"
             raise UserError(3, f"{path}: {reason}") from error
-        images.append((str(path), np.asarray(image, np.uint8).reshape(height, width, channels), None))
+        image = np.asarray(image, np.uint8).reshape(height, width, channels)
+        images.append((str(path), {"image": image}, None))
     return images
 
 
-def read_texts(run, texts):
-    """Texts as tokens: [(text, int32[T], None)]; of a run of masked_lm with a mask in each, whose first is told."""
-    if run.config.task.name not in ("classify_text", "masked_lm"):
+def read_texts(run, texts, seconds=()):
+    """Texts, or pairs of them, as tokens: [(text, {field: array}, None)]; of a run of masked_lm with a mask in each,
+    whose first is told.
+
+    Raises:
+        UserError: 2, for a run of another task, no pair where the run reads pairs, or a text that cannot be read.
+    """
+    fields = _fields(run)
+    if "tokens" not in fields:
         raise UserError(2, f"--text: the run's task {run.config.task.name} classifies no texts")
     if run.config.task.name == "masked_lm":
         mask = run.tokenizer.vocabulary[run.tokenizer.mask]
         for text in texts:
             if mask not in text:
                 raise UserError(2, f"--text: {text!r} has no {mask}, for which a word could be told")
-    return list(zip(texts, encode(run, texts, "tokens", ["--text"] * len(texts)), [None] * len(texts)))
+    if ("types" in fields) != bool(seconds):
+        what = "pairs of texts: give --second" if "types" in fields else "single texts: leave --second out"
+        raise UserError(2, f"--text: the run reads {what}")
+    names, second_names = ["--text"] * len(texts), ["--second"] * len(seconds)
+    pairs = [encode(run, texts, names)] + [encode(run, seconds, second_names)] * bool(seconds)
+    joined = [run.tokenizer.join(*pair) for pair in zip(*pairs)]
+    closed = len(run.tokenizer.frame[1])
+    tokens = padded(run, [tokens for tokens, _ in joined], "tokens", names, closed)
+    types = [np.pad(types, (0, len(row) - len(types))).astype(np.int32) for (_, types), row in zip(joined, tokens)]
+    shown = [" | ".join(pair) for pair in zip(texts, seconds)] if seconds else texts
+    return [
+        (name, {field: {"tokens": row, "types": type}[field] for field in fields}, None)
+        for name, row, type in zip(shown, tokens, types)
+    ]
 
 
 def read_split(run, split):
     """Examples of a split with their labels, as read_images gives those of files."""
-    field = _field(run)
+    fields = _fields(run)
     if run.spec.classes is None:
         raise UserError(2, f"--split: {run.spec.name} has no labels; give --text")
     dataset = open_dataset(run.config.data.name, configs.arguments("data", run.config), run.tokenizer)
@@ -61,30 +81,29 @@ def read_split(run, split):
     opened = open_split(dataset, text, f"--split={split}", run.config.data.memory_limit_bytes, 0)
     for i in range(len(opened)):
         example = read(opened, [i])
-        words = run.tokenizer.decode(example[field][0]).split() if field == "tokens" else []
+        words = run.tokenizer.decode(example["tokens"][0]).split() if "tokens" in fields else []
         shown = f"  {' '.join(words)[:60]}" if words else ""
-        yield f"{text} {i}{shown}", example[field][0], int(example["label"][0])
+        yield f"{text} {i}{shown}", {field: example[field][0] for field in fields}, int(example["label"][0])
 
 
-def _field(run):
-    """The field that a classifier reads."""
-    fields = {"classify_images": "image", "classify_text": "tokens", "masked_lm": "tokens"}
-    if run.config.task.name not in fields:
+def _fields(run):
+    """The fields that a classifier reads."""
+    known = {"classify_images": ("image",), "classify_text": ("tokens", "types"), "masked_lm": ("tokens",)}
+    if run.config.task.name not in known:
         raise UserError(2, f"{run.folder}: its task {run.config.task.name} predicts no classes")
-    return fields[run.config.task.name]
+    return [field for field in known[run.config.task.name] if field in run.spec.features]
 
 
 def top_classes(run, inputs, top):
     """For each input {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
     predict = jax.jit(lambda variables, batch: run.task.predict(run.model, variables, batch)["probabilities"])
-    field, inputs, labels = _field(run), list(inputs), run.spec.labels or run.tokenizer.vocabulary
+    inputs, labels = list(inputs), run.spec.labels or run.tokenizer.vocabulary
     size = min(256, len(inputs))
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
-        stacked = np.stack([x for _, x, _ in chunk + chunk[-1:] * (size - len(chunk))])
-        for (name, _, label), probabilities in zip(
-            chunk, jax.device_get(predict(run.variables, {field: jax.device_put(stacked)}))
-        ):
+        filled = [fields for _, fields, _ in chunk + chunk[-1:] * (size - len(chunk))]
+        batch = {field: jax.device_put(np.stack([one[field] for one in filled])) for field in filled[0]}
+        for (name, _, label), probabilities in zip(chunk, jax.device_get(predict(run.variables, batch))):
             best = np.argsort(-probabilities, kind="stable")[:top]
             row = {"input": name, "top": [{"class": labels[i], "probability": float(probabilities[i])} for i in best]}
             yield row if label is None else {**row, "label": labels[label]}

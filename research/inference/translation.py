@@ -21,29 +21,46 @@ class Hypothesis(NamedTuple):
     tokens: np.ndarray  # int32[T], the end with it
 
 
-def encode(run, texts, field, names):
-    """Texts as rows of tokens, as the run's data have them: int32[n, max_len].
+def encode(run, texts, names):
+    """The ids of each text, by the run's tokenizer, without marks around it.
 
     Args:
-        field: the run's field that they are read as, source or tokens.
         names: what an error calls each of them.
 
     Raises:
-        UserError: 2 for one that is empty, has no word that is known, or is longer than the run's max_len.
+        UserError: 2 for one that is empty, or has no token that is known.
     """
-    longest, ids = run.spec.features[field][0][0], run.tokenizer
-    before, behind = ids.frame if field == "tokens" else ([], [ids.end])
-    closed, rows = " and an end" * len(behind), np.full((len(texts), longest), ids.pad, np.int32)
-    for row, name, text, found in zip(rows, names, texts, ids.encode(texts)):
+    ids, encoded = run.tokenizer, run.tokenizer.encode(texts)
+    for name, text, found in zip(names, texts, encoded):
         if not found or not text.strip():  # blanks are tokens to some tokenizers
             raise UserError(2, f"{name}: {text!r} is empty")
         if all(token == ids.unknown for token in found):
             raise UserError(2, f"{name}: {text!r}: no token of it is in the run's vocabulary of {ids.size}")
-        found = [*before, *found, *behind]
-        if len(found) > longest:
-            raise UserError(2, f"{name}: {len(found) - len(behind)} tokens{closed}; the run reads at most {longest}")
-        row[: len(found)] = found
-    return rows
+    return encoded
+
+
+def padded(run, rows, field, names, marks=0):
+    """Ids as the run's data have them in a field: int32[n, max_len].
+
+    Args:
+        marks: how many of each row close it.
+
+    Raises:
+        UserError: 2 for a row that is longer than the run's max_len.
+    """
+    longest = run.spec.features[field][0][0]
+    found = np.full((len(rows), longest), run.tokenizer.pad, np.int32)
+    for place, name, row in zip(found, names, rows):
+        if len(row) > longest:
+            closed = " and an end" * (marks > 0)
+            raise UserError(2, f"{name}: {len(row) - marks} tokens{closed}; the run reads at most {longest}")
+        place[: len(row)] = row
+    return found
+
+
+def _sources(run, texts, names):
+    """Texts as sources, each closed by an end."""
+    return padded(run, [[*row, run.tokenizer.end] for row in encode(run, texts, names)], "source", names, 1)
 
 
 def translate(run, texts, names, *, beam_size=None, length_penalty=None):
@@ -64,7 +81,7 @@ def translate(run, texts, names, *, beam_size=None, length_penalty=None):
             2, f"--beam_size: {own['beam_size']}; it must be from 1 to the vocabulary's {run.tokenizer.size} tokens"
         )
     task = TASKS["translate"](run.spec, **own)
-    return _translate(run, task, encode(run, texts, "source", names))
+    return _translate(run, task, _sources(run, texts, names))
 
 
 def _translate(run, task, rows):
@@ -84,7 +101,7 @@ def attention(run, text, tokens):
     if run.config.model.get("attention", "none") == "none":
         raise UserError(2, f"{run.folder}: its model has no attention to be shown")
     ids = run.tokenizer
-    (source,) = encode(run, [text], "source", ["--text"])
+    (source,) = _sources(run, [text], ["--text"])
     source = source[None, : (source != ids.pad).sum()]
     memory, carry = run.model.apply(run.variables, source, source != ids.pad, method="encode")
 

@@ -183,15 +183,19 @@ def sweeps(found):
             )  # fmt: skip
 
 
+NEWSGROUPS = {"newsgroups_bert": "wikitext_bert", "newsgroups_gpt": "wikitext_gpt"}  # and what they go on from
+
+
 def newsgroups(found, judged):
     """Rows of the table that has a linear model of benchmarks/newsgroups.py beside our runs."""
     yield "model", "of a message", "test accuracy, %", "seeds", "time a run"
     rows = [(*side.split(", ", 1), group) for side, group in found["sides"].items()]
     for own in judged:
-        if own.claim.name.startswith("newsgroups_gpt") and own.runs:
-            start = "wikitext_gpt's parameters" if "pretrained" in own.claim.variant else "random parameters"
+        family = next((name for name in NEWSGROUPS if own.claim.name.startswith(name)), None)
+        if family and own.claim.size == "cpu" and own.runs:
+            start = f"{NEWSGROUPS[family]}'s" if "pretrained" in own.claim.variant else "random"
             part = "no headers, footers, quotes" if "bare" in own.claim.variant else "all"
-            rows.append((f"newsgroups_gpt:{own.claim.size} from {start}", part, own.runs))
+            rows.append((f"{family}:cpu from {start} parameters", part, own.runs))
     for model, part, group in sorted(rows, key=lambda row: row[1]):
         values = [run["metrics"]["test/accuracy"] for run in group]
         yield model, part, figure(summary(values), "std", factor_of("test/accuracy")), seeds(len(group)), _clock(group)

@@ -36,22 +36,24 @@ def classify_images(
     def model_inputs(batch):
         shift, scale = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
         image = (batch["image"].astype(jnp.float32) / 255 - shift) / scale
-        return (image, batch["mask"]) if "mask" in batch else (image,)
+        return {"image": image} | ({"mask": batch["mask"]} if "mask" in batch else {})
 
     return _classifier(spec, inputs, model_inputs, label_smoothing)
 
 
 def classify_text(spec):
-    """Softmax cross-entropy on texts. Batches hold tokens int32[B, T], padded, label int32[B] and mask float32[B]."""
+    """Softmax cross-entropy on texts, or pairs of them. Batches hold tokens int32[B, T], padded, of pairs types
+    int32[B, T], which text each token is of, label int32[B] and mask float32[B]."""
     if spec.tokenizer is None or "tokens" not in spec.features or spec.classes is None:
         raise UserError(2, f"config.task.name: classify_text wants labelled text; {spec.name} has none")
 
     def inputs(spec, config):
         tokens = jax.ShapeDtypeStruct((1, *spec.features["tokens"][0]), jnp.int32)
-        return {"tokens": tokens, "mask": tokens}
+        return dict.fromkeys(("tokens", "mask", *(("types",) if "types" in spec.features else ())), tokens)
 
     def model_inputs(batch):
-        return batch["tokens"], batch["tokens"] != spec.tokenizer.pad
+        own = {name: batch[name] for name in ("tokens", "types") if name in spec.features}
+        return {**own, "mask": batch["tokens"] != spec.tokenizer.pad}
 
     return _classifier(spec, inputs, model_inputs, 0.0)
 
@@ -61,7 +63,7 @@ def _classifier(spec, inputs, model_inputs, label_smoothing):
 
     def logits_of(model, variables, batch, **training):
         check_head(model, "label", "classify_text")
-        logits, model_state = apply(model, variables, *model_inputs(batch), **training)
+        logits, model_state = apply(model, variables, **model_inputs(batch), **training)
         check_shape(logits, (len(batch["mask"]), spec.classes), "a classifier")
         return logits, model_state
 
@@ -85,7 +87,7 @@ def _classifier(spec, inputs, model_inputs, label_smoothing):
         return {name: masked(values, batch["mask"]) for name, values in sums.items()}, {}
 
     def predict(model, variables, batch):
-        logits, _ = apply(model, variables, *model_inputs(batch))
+        logits, _ = apply(model, variables, **model_inputs(batch))
         return {"probabilities": jax.nn.softmax(logits.astype(jnp.float32))}
 
     return Task(inputs, loss, evaluate, lambda arrays: {}, predict)
