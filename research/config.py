@@ -164,6 +164,8 @@ def resolve(config, dataset, devices):
     text = [name for name in TEXT_AUGMENT if config.data.augment[name]]
     if text and not dataset.tokenizer.is_ours:
         raise UserError(2, f"config.data.augment.{text[0]}: only for the tokenizers that are trained here")
+    if config.data.augment.swap and "tags" in dataset.features:
+        raise UserError(2, f"config.data.augment.swap: {config.data.name} has tags, which stay where their words were")
     side = min(dataset.features["image"][0][:2]) if "image" in dataset.features else math.inf
     if config.data.augment.cutout >= side:
         raise UserError(2, f"config.data.augment.cutout: {config.data.augment.cutout} covers images of side {side}")

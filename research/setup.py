@@ -218,7 +218,11 @@ def show_data(config, output, examples, step):
         for field in dataset.sequences:
             read, changed = (_as_text(dataset.tokenizer, x[field][i]) for x in (batch, after))
             lines.append(f"{i}: {field}: {read}" + (f" -> {changed}" if changed != read else ""))
-        if dataset.labels:
+        if "tags" in batch:
+            told = [(j, tag) for j, tag in enumerate(batch["tags"][i]) if tag >= 0 and dataset.labels[tag] != "O"]
+            words = [f"{dataset.tokenizer.vocabulary[batch['tokens'][i, j]]}:{dataset.labels[tag]}" for j, tag in told]
+            lines.append(f"{i}: tags: {' '.join(words) or 'O alone'}")
+        elif dataset.labels:
             lines.append(f"{i}: label: {dataset.labels[batch['label'][i]]}")
     return lines
 

@@ -32,7 +32,8 @@ flags.FLAGS.mark_as_parsed()
 
 from research import config as configs  # noqa: E402
 from research.data import prepare  # noqa: E402
-from research.data.recipes import GROUPS, RECIPES  # noqa: E402
+from research.data.raw_text import GROUPS  # noqa: E402
+from research.data.recipes import RECIPES  # noqa: E402
 from research.models import MODELS  # noqa: E402
 from research.models.layers import Conv, Dropout, Norm, head  # noqa: E402
 from research.setup import prepare as prepare_run  # noqa: E402
@@ -110,6 +111,24 @@ def small_rte():
     return members
 
 
+def small_wnut_17():
+    """Sentences in which a word that only names have says which words are an entity, and of which type."""
+    rng, members = np.random.default_rng(6), {}
+    names = {"person": ["Anna", "Bert Miller", "O'Hara"], "location": ["Rome", "New York", "St. Ives"]}
+    for file, n in (("wnut17train.conll", 128), ("emerging.dev.conll", 48), ("emerging.test.annotated", 32)):
+        text = ""
+        for i in range(n):
+            kind = list(names)[int(rng.integers(2))]
+            name = names[kind][int(rng.integers(3))].split()
+            before, behind = (["yes", ","] * int(rng.integers(2)) + [verb] for verb in ("met", "again"))
+            tags = [f"{'B' if j == 0 else 'I'}-{kind}" for j in range(len(name))]
+            rows = [*((word, "O") for word in before), *zip(name, tags), *((word, "O") for word in behind)]
+            text += "".join(f"{word}\t{tag}\n" for word, tag in rows if i % 9 or tag == "O")
+            text += "\t\n" if i % 2 else "\n"
+        members[file] = text.encode()
+    return members
+
+
 def small_wikitext2():
     """Articles whose words often follow one another, with <unk> and the marks of the tokenised form."""
     words = "the game of war was played in a small town , and <unk> said that it had 3 @,@ 000 men . they won".split()
@@ -159,6 +178,7 @@ SMALL_TEXTS = {
     "multi30k": small_multi30k,
     "glue/sst2": small_sst2,
     "glue/rte": small_rte,
+    "wnut_17": small_wnut_17,
     "wikitext2": small_wikitext2,
     "tiny_shakespeare": small_tiny_shakespeare,
 }

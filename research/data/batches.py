@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.data.cache import cached
+from research.data.dataset import UNTAGGED
 from research.data.order import Lengths, share, step_examples
 from research.errors import UserError
 
@@ -279,8 +280,8 @@ def _as_declared(dataset, base, field, value, record):
 
 
 def _checked(dataset, base, records, batch):
-    """Labels are classes, and tokens are in the vocabulary."""
-    bounds = {"label": dataset.classes, **dict.fromkeys(dataset.sequences, dataset.vocabulary)}
+    """Labels and tags are classes, and tokens are in the vocabulary."""
+    bounds = {"label": dataset.classes, "tags": dataset.classes, **dict.fromkeys(dataset.sequences, dataset.vocabulary)}
     for field, bound in bounds.items():
         if field not in batch or bound is None:
             continue
@@ -288,10 +289,12 @@ def _checked(dataset, base, records, batch):
         right = (values >= 0) & (values < bound)
         if field in dataset.sequences:
             right |= values == dataset.pad  # which may be no token's id
+        if field == "tags":
+            right |= values == UNTAGGED
         wrong = np.argwhere(~right)
         if len(wrong):
             row, place = wrong[0]
-            what = "label" if field == "label" else f"token id in {field}"
+            what = {"label": "label", "tags": "tag"}.get(field, f"token id in {field}")
             raise UserError(
                 3,
                 f"data set {dataset.name}, split {base}, record {records[row]}: {what} "

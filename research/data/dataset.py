@@ -13,6 +13,8 @@ from research.data.cache import file_sum
 from research.errors import UserError, nearest
 from research.randomness import generator
 
+UNTAGGED = -100  # in the field `tags`: a token that has none
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -218,7 +220,8 @@ def from_tfds(name):
         examples = {key: split.num_examples for key, split in info.splits.items()}
     except Exception as error:  # whatever a damaged folder makes TFDS raise
         raise UserError(3, f"data set {name}: {folder} is damaged: {type(error).__name__}: {error}") from error
-    label = info.features["label"] if "label" in features else None
+    label = next((info.features[name] for name in ("label", "tags") if name in features), None)
+    label = getattr(label, "feature", label)  # of a sequence what each of its values is
 
     def open(split):
         try:

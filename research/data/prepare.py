@@ -265,6 +265,8 @@ def _feature(kind):
     if kind == "int32":
         return tfds.features.Tensor(shape=(), dtype=np.int32)
     kind, value = kind
+    if kind == "sequence":
+        return tfds.features.Sequence(_feature(value))
     return tfds.features.Image(shape=value) if kind == "image" else tfds.features.ClassLabel(names=list(value))
 
 

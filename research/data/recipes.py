@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.data import raw_text
 from research.errors import UserError, pick
 from research.randomness import generator
 
@@ -29,7 +30,7 @@ class Recipe(NamedTuple):
 
     name: str  # with the config where it has one: glue/sst2
     version: str
-    features: dict  # {field: "text", "int32", ("image", shape) or ("label", names)}
+    features: dict  # {field: "text", "int32", ("image", shape), ("label", names), ("sequence", one of these)}
     homepage: str
     archives: tuple[Archive, ...]
     examples: Callable  # {member: bytes} -> {split: [(key, {field: value})]}; an image is uint8[H, W, C]
@@ -142,108 +143,6 @@ def _cifar10(members):
     return {"train": split("train", [f"data_batch_{i}" for i in range(1, 6)]), "test": split("test", ["test_batch"])}
 
 
-def _text(members, name):
-    try:
-        return members[name].decode()
-    except UnicodeDecodeError as error:
-        line = members[name].count(b"\n", 0, error.start) + 1
-        raise UserError(3, f"{name}: line {line} is not UTF-8: {error.reason}") from None
-
-
-def _lines(members, name):
-    lines = _text(members, name).split("\n")  # splitlines would cut at U+2028 and the like too
-    return lines if lines[-1] else lines[:-1]
-
-
-def _multi30k(members):
-    def split(file):
-        english, german = (_lines(members, f"{file}.{language}") for language in ("en", "de"))
-        if len(english) != len(german):
-            raise UserError(3, f"{file}.en has {len(english)} lines, {file}.de {len(german)}: they are no pairs")
-        return [(i, {"en": en.strip(), "de": de.strip()}) for i, (en, de) in enumerate(zip(english, german))]
-
-    return {
-        "train": split("train"),
-        "validation": split("val"),
-        "test": split("test_2016_flickr"),
-        "test_2017_flickr": split("test_2017_flickr"),
-    }
-
-
-def _tiny_shakespeare(members):
-    text = _text(members, "input.txt")
-    first = int(len(text) * 0.9)
-    second = first + int((len(text) - first) * 0.5)
-    pieces = {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-    return {split: [(split, {"text": piece})] for split, piece in pieces.items()}
-
-
-def _wikitext2(members):
-    def split(name):
-        name = f"wikitext-2/wiki.{name}.tokens"
-        text = _text(members, name)
-        starts = [found.start() for found in re.finditer(r"(?<=^ \n) = [^=\n]+ = \n(?= \n)", text, re.MULTILINE)]
-        if not starts:
-            raise UserError(3, f"{name}: it has no article: no line ' = Title = ' between two blank lines")
-        cuts = [0, *starts[1:], len(text)]
-        return [(i, {"text": text[start:stop]}) for i, (start, stop) in enumerate(zip(cuts, cuts[1:]))]
-
-    return {"train": split("train"), "validation": split("valid"), "test": split("test")}
-
-
-def _rows(members, name, columns):
-    """The rows of a TSV file with this header; TAB alone separates, nothing quotes."""
-    rows = [line.split("\t") for line in _lines(members, name)]
-    for number, row in enumerate(rows, 1):
-        if row != columns if number == 1 else len(row) != len(columns):
-            raise UserError(3, f"{name}: line {number} has not the columns {'<TAB>'.join(columns)}: {row!r:.80}")
-    return rows[1:]
-
-
-def _glue(folder, texts, labels):
-    """A classification task of GLUE, with text columns named `texts` and its labels as the files have them."""
-
-    def examples(members):
-        def labelled(name):
-            numbered = ["index"] if len(texts) > 1 else []  # SST-2's lines have no number
-            found = []
-            for i, row in enumerate(_rows(members, name, [*numbered, *texts, "label"])):
-                if row[-1] not in labels:
-                    wanted = f"neither {' nor '.join(labels)}"
-                    raise UserError(3, f"{name}: line {i + 2} has the label {row[-1]!r}, which is {wanted}")
-                own = dict(zip(texts, row[len(numbered) :]))
-                found.append((i, {**own, "label": labels.index(row[-1]), "idx": i}))
-            return found
-
-        hidden = enumerate(_rows(members, f"{folder}/test.tsv", ["index", *texts]))
-        return {
-            "train": labelled(f"{folder}/train.tsv"),
-            "validation": labelled(f"{folder}/dev.tsv"),
-            "test": [(i, {**dict(zip(texts, row[1:])), "label": -1, "idx": i}) for i, row in hidden],
-        }
-
-    return examples
-
-
-def _newsgroups20(members):
-    splits = {"train": [], "test": []}
-    for path, data in sorted(members.items()):
-        found = re.fullmatch(r"20news-bydate-(train|test)/([^/]+)/([^/]+)", path)
-        if not found or found[2] not in GROUPS:
-            raise UserError(3, f"{path}: SPLIT/GROUP/NUMBER is wanted, of the twenty groups")
-        split, group, number = found.groups()
-        example = {"text": data.decode("latin-1"), "label": GROUPS.index(group)}
-        splits[split].append((f"{group}/{number}", example))
-    return splits
-
-
-GROUPS = (
-    "alt.atheism comp.graphics comp.os.ms-windows.misc comp.sys.ibm.pc.hardware comp.sys.mac.hardware comp.windows.x "
-    "misc.forsale rec.autos rec.motorcycles rec.sport.baseball rec.sport.hockey sci.crypt sci.electronics sci.med "
-    "sci.space soc.religion.christian talk.politics.guns talk.politics.mideast talk.politics.misc talk.religion.misc"
-).split()
-
-
 def _images(shape, labels):
     return {"image": ("image", shape), "label": ("label", tuple(labels))}
 
@@ -309,13 +208,13 @@ RECIPES = {
              "ce1450ddc5ab0834502579d77a170849952e15a2938b34cc503bdc25ebb4fb98"),
             ("test_2017_flickr.de", "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee",
              "c3078bc3b36808bf9d20eb2347ed6137016179ef59ec0d2b9b8ecc3fb2880081"),
-        )), _multi30k),
+        )), raw_text.multi30k),
     "tiny_shakespeare": Recipe(
         "tiny_shakespeare", "1.0.0", {"text": "text"}, "https://github.com/karpathy/char-rnn",
         (Archive("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                  "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", {
             "input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-        }),), _tiny_shakespeare),
+        }),), raw_text.tiny_shakespeare),
     "wikitext2": Recipe(
         "wikitext2", "1.0.0", {"text": "text"}, "https://arxiv.org/abs/1609.07843",
         # Its authors' first place, s3.amazonaws.com/research.metamind.io/wikitext/, answers 403 since 2024. This is
@@ -324,14 +223,14 @@ RECIPES = {
             "wikitext-2/wiki.train.tokens": "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f",
             "wikitext-2/wiki.valid.tokens": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
             "wikitext-2/wiki.test.tokens": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
-        }),), _wikitext2, source_order=True),
+        }),), raw_text.wikitext2, source_order=True),
     "newsgroups20": Recipe(
-        "newsgroups20", "1.0.0", {"text": "text", "label": ("label", tuple(GROUPS))},
+        "newsgroups20", "1.0.0", {"text": "text", "label": ("label", tuple(raw_text.GROUPS))},
         "http://qwone.com/~jason/20Newsgroups/",
         # The sum is that of the archive under this name which scikit-learn fetches.
         (Archive("http://qwone.com/~jason/20Newsgroups/20news-bydate.tar.gz",
                  "8f1b2514ca22a5ade8fbb9cfa5727df95fa587f4c87b786e15c759fa66d95610",
-                 {"20news-bydate-train/": None, "20news-bydate-test/": None}),), _newsgroups20),
+                 {"20news-bydate-train/": None, "20news-bydate-test/": None}),), raw_text.newsgroups20),
     "glue/sst2": Recipe(
         "glue/sst2", "2.0.0", {"sentence": "text", "label": ("label", ("negative", "positive")), "idx": "int32"},
         "https://nlp.stanford.edu/sentiment/index.html",
@@ -340,7 +239,7 @@ RECIPES = {
             "SST-2/train.tsv": "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1",
             "SST-2/dev.tsv": "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0",
             "SST-2/test.tsv": "69a938605609b3e6663b4487918fe1565eb293734e6e520d0366d1d412fd2a13",
-        }),), _glue("SST-2", ["sentence"], ["0", "1"])),
+        }),), raw_text.glue("SST-2", ["sentence"], ["0", "1"])),
     "glue/rte": Recipe(
         "glue/rte", "2.0.0",
         {"sentence1": "text", "sentence2": "text", "label": ("label", ("entailment", "not_entailment")),
@@ -350,6 +249,15 @@ RECIPES = {
         (Archive("https://dl.fbaipublicfiles.com/glue/data/RTE.zip",
                  "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee",
                  dict.fromkeys(("RTE/train.tsv", "RTE/dev.tsv", "RTE/test.tsv"))),),
-        _glue("RTE", ["sentence1", "sentence2"], ["entailment", "not_entailment"])),
+        raw_text.glue("RTE", ["sentence1", "sentence2"], ["entailment", "not_entailment"])),
+    "wnut_17": Recipe(
+        "wnut_17", "1.0.0", {"tokens": ("sequence", "text"), "tags": ("sequence", ("label", raw_text.TAGS))},
+        "http://noisy-text.github.io/2017/emerging-rare-entities.html",
+        tuple(Archive(f"https://raw.githubusercontent.com/leondz/emerging_entities_17/master/{name}", content,
+                      {name: content}) for name, content in (
+            ("wnut17train.conll", "731820e13f71af324c6b55a1575ec2ce59fbaa2a0806f8f0400b98d56cd6a7a5"),
+            ("emerging.dev.conll", "e053b752b8155113ca66e7db08af5f2f5f43ab993694e4774f1ec5bad42312d8"),
+            ("emerging.test.annotated", "2aa79b764e56ec9264a1b30fdd9b70195bd00ff400b62edd8f399d5f13c178f0"),
+        )), raw_text.wnut_17),
     "addition/3": addition(3),  # as an example: recipe() knows any number of digits
 }  # fmt: skip

@@ -61,14 +61,14 @@ def pairs(
     features = {"source": ((max_len,), "int32"), "target": ((target_len,), "int32")}
     features |= {"reference": ((8 * max_len,), "uint8")} if language else {}
     own = (("source", "target"), buckets, (fields, max_len, target_len, language))
-    return _dataset(raw, tokenizer, convert, features, *own)
+    return as_dataset(raw, tokenizer, convert, features, *own)
 
 
 def _references(texts, tokenizer, size, notes):
     """uint8[n, size]: texts as normalized, in UTF-8, padded with zeros; longer ones are cut, and counted."""
     references = [list(tokenizer.normalize(text).encode()) for text in texts]
     count(notes, f"references cut to {size} bytes", sum(len(reference) > size for reference in references))
-    return _padded([reference[:size] for reference in references], size, 0).astype(np.uint8)
+    return padded([reference[:size] for reference in references], size, 0).astype(np.uint8)
 
 
 def parallel(
@@ -127,7 +127,7 @@ def labelled(
     features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
     features |= {"types": ((max_len,), "int32")} if paired else {}
     parts = (fields, max_len, "closed") if closed else (*fields, max_len)
-    return _dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts)
+    return as_dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts)
 
 
 def running(
@@ -267,7 +267,10 @@ class Rows:
         return {field: array[0] for field, array in self.stacked(np.array([record])).items()}
 
 
-def _dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
+NAMED = {"label", "tags"}  # fields whose values have names
+
+
+def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
     """The Dataset whose examples are convert(raw examples, notes); its fingerprint tells `parts` apart."""
     features = {field: (shape, np.dtype(dtype)) for field, (shape, dtype) in features.items()}
     longest = max(features[field][0][0] for field in sequences)
@@ -284,8 +287,8 @@ def _dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
         features,
         raw.examples,
         open,
-        raw.classes if "label" in features else None,
-        raw.labels if "label" in features else (),
+        raw.classes if NAMED & features.keys() else None,
+        raw.labels if NAMED & features.keys() else (),
         shuffled=raw.shuffled,
         tokenizer=tokenizer,
         sequences=sequences,
@@ -346,7 +349,7 @@ def _rows(tokenizer, texts, max_len, frame, notes):
     before, behind = frame
     rows = [[*before, *ids, *behind] for ids in tokenizer.encode(texts)]
     count(notes, f"texts cut to {max_len} tokens", sum(len(row) > max_len for row in rows))
-    return _padded([row[:max_len] for row in rows], max_len, tokenizer.pad)
+    return padded([row[:max_len] for row in rows], max_len, tokenizer.pad)
 
 
 def _joined(tokenizer, columns, max_len, closed, notes):
@@ -364,10 +367,11 @@ def _joined(tokenizer, columns, max_len, closed, notes):
     if closed:
         joined = [tokenizer.join(*row, size=max_len) if cut else whole for row, whole, cut in zip(rows, joined, long)]
     tokens, types = ([part[:max_len] for part in parts] for parts in zip(*joined))
-    return _padded(tokens, max_len, tokenizer.pad), _padded(types, max_len, 0)
+    return padded(tokens, max_len, tokenizer.pad), padded(types, max_len, 0)
 
 
-def _padded(rows, length, fill):
+def padded(rows, length, fill):
+    """int32[n, length] of lists of numbers."""
     result = np.full((len(rows), length), fill, np.int32)
     for row, ids in zip(result, rows):
         row[: len(ids)] = ids

@@ -74,16 +74,21 @@ def read_split(run, split):
     fields = _fields(run)
     if run.spec.classes is None:
         raise UserError(2, f"--split: {run.spec.name} has no labels; give --text")
+    for name, example in examples(run, split):
+        words = run.tokenizer.decode(example["tokens"]).split() if "tokens" in fields else []
+        shown = f"  {' '.join(words)[:60]}" if words else ""
+        yield f"{name}{shown}", {field: example[field] for field in fields}, int(example["label"])
+
+
+def examples(run, split):
+    """Each example of a split, named by its number: (name, {field: array})."""
     dataset = open_dataset(run.config.data.name, configs.arguments("data", run.config), run.tokenizer)
     text = run.config.data.splits.get(split, split)
     if text is None:
         raise UserError(2, f"--split: the run has no {split} split")
     opened = open_split(dataset, text, f"--split={split}", run.config.data.memory_limit_bytes, 0)
     for i in range(len(opened)):
-        example = read(opened, [i])
-        words = run.tokenizer.decode(example["tokens"][0]).split() if "tokens" in fields else []
-        shown = f"  {' '.join(words)[:60]}" if words else ""
-        yield f"{text} {i}{shown}", {field: example[field][0] for field in fields}, int(example["label"][0])
+        yield f"{text} {i}", {field: array[0] for field, array in read(opened, [i]).items()}
 
 
 def _fields(run):
@@ -98,12 +103,23 @@ def top_classes(run, inputs, top):
     """For each input {"input": name, "top": [{"class", "probability"}], "label": the true class where it is known}."""
     predict = jax.jit(lambda variables, batch: run.task.predict(run.model, variables, batch)["probabilities"])
     inputs, labels = list(inputs), run.spec.labels or run.tokenizer.vocabulary
+    found = in_batches(lambda batch: predict(run.variables, batch), [fields for _, fields, _ in inputs])
+    for (name, _, label), probabilities in zip(inputs, found):
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        row = {"input": name, "top": [{"class": labels[i], "probability": float(probabilities[i])} for i in best]}
+        yield row if label is None else {**row, "label": labels[label]}
+
+
+def in_batches(function, inputs):
+    """What a function of a batch gives for each of its rows: trees of arrays; of one shape, so that it is traced once.
+
+    Args:
+        inputs: [{field: array}].
+    """
     size = min(256, len(inputs))
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
-        filled = [fields for _, fields, _ in chunk + chunk[-1:] * (size - len(chunk))]
+        filled = chunk + chunk[-1:] * (size - len(chunk))
         batch = {field: jax.device_put(np.stack([one[field] for one in filled])) for field in filled[0]}
-        for (name, _, label), probabilities in zip(chunk, jax.device_get(predict(run.variables, batch))):
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            row = {"input": name, "top": [{"class": labels[i], "probability": float(probabilities[i])} for i in best]}
-            yield row if label is None else {**row, "label": labels[label]}
+        found = jax.device_get(function(batch))
+        yield from (jax.tree.map(lambda x: x[i], found) for i in range(len(chunk)))

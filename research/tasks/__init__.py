@@ -3,6 +3,7 @@
 from research.tasks.classify import classify_images, classify_text
 from research.tasks.masked_lm import masked_lm
 from research.tasks.next_token import next_token
+from research.tasks.tag_tokens import tag_tokens
 from research.tasks.translate import translate
 from research.tasks.word_vectors import cbow, glove, skipgram
 
@@ -14,5 +15,6 @@ TASKS = {
     "masked_lm": masked_lm,
     "next_token": next_token,
     "skipgram": skipgram,
+    "tag_tokens": tag_tokens,
     "translate": translate,
 }
