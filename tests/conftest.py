@@ -1,5 +1,6 @@
 """Eight CPU devices, strict shapes, warnings as errors, one compile cache, and small data sets in TFDS's own form."""
 
+import json
 import os
 import pathlib
 import sys
@@ -129,6 +130,27 @@ def small_wnut_17():
     return members
 
 
+def small_squad(seed, articles):
+    """Articles of two texts, in which somebody met somebody somewhere, and who and where is asked."""
+    rng, names = np.random.default_rng(seed), ["Anna", "Bert", "Cara", "Dora", "Emil", "Fred"]
+    places, data, number = ["Rome", "New York", "Köln", "Oslo"], [], 0
+    for article in range(articles):
+        paragraphs = []
+        for _ in range(2):
+            text, asked = "", []
+            for one, other in rng.permutation(names).reshape(3, 2).tolist():
+                place = places[int(rng.integers(4))]
+                answer = (one, len(text)) if rng.random() < 0.3 else (place, len(text) + len(f"{one} met {other} in "))
+                question = f"Who met {other}?" if answer[0] == one else f"Where did {one} meet {other}?"
+                text += f"{one} met {other} in {place} . "
+                answers = [{"text": answer[0], "answer_start": answer[1]}] * (1 + number % 2)
+                asked.append({"id": f"q{seed}{number}", "question": question, "answers": answers})
+                number += 1
+            paragraphs.append({"context": text.strip(), "qas": asked[:2]})
+        data.append({"title": f"Article {article}", "paragraphs": paragraphs})
+    return json.dumps({"version": "1.1", "data": data}).encode()
+
+
 def small_wikitext2():
     """Articles whose words often follow one another, with <unk> and the marks of the tokenised form."""
     words = "the game of war was played in a small town , and <unk> said that it had 3 @,@ 000 men . they won".split()
@@ -179,6 +201,8 @@ SMALL_TEXTS = {
     "glue/sst2": small_sst2,
     "glue/rte": small_rte,
     "wnut_17": small_wnut_17,
+    "squad/v1.1": lambda: {"train-v1.1.json": small_squad(0, 20), "dev-v1.1.json": small_squad(1, 6)},
+    "xquad/en": lambda: {"xquad.en.json": small_squad(2, 20)},
     "wikitext2": small_wikitext2,
     "tiny_shakespeare": small_tiny_shakespeare,
 }

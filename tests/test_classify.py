@@ -128,7 +128,7 @@ def test_pairs_are_told_from_the_command_line(tmp_path, capsys):
     capsys.readouterr()
     for flags, part in [
         ([f"--text={first}"], "--text: the run reads pairs of texts: give --second"),
-        (["--split=validation", f"--second={first}"], "--second: the second of two texts"),
+        (["--split=validation", f"--second={first}"], "--second: goes with a text: give --text"),
         ([f"--text={first}", "--second= "], "--second: ' ' is empty"),
         ([f"--text={first}", f"--second={second * 9}"], "the run reads at most 24"),
     ]:

@@ -293,8 +293,8 @@ NO_CONFIG_SETS = {
     # Sizes of the first comparison.
     "mlp.widths",
 }  # fmt: skip
-# A user's own files; read as wikitext2 and glue/sst2 are; --config.task.name=cbow.
-WITHOUT_CONFIG = {"parallel", "text", "sentences", "stdlib", "tiny_shakespeare", "glue/rte", "cbow"}
+# A user's own files; read as wikitext2, glue/sst2 and xquad/en are; --config.task.name=cbow.
+WITHOUT_CONFIG = {"parallel", "text", "sentences", "stdlib", "tiny_shakespeare", "glue/rte", "squad/v1.1", "cbow"}
 OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
 
 

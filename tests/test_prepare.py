@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import json
 import pathlib
 import re
 import shutil
@@ -217,9 +218,7 @@ def test_a_folder_that_is_still_being_written_is_not_found(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", ["mnits", "addition", "addition/three", "addition/03"])
 def test_unknown_data_set_lists_the_known(name):
-    known = (
-        "addition/3, cifar10, digits, fashion_mnist, glue/rte, glue/sst2, mnist, multi30k, newsgroups20, stdlib/python"
-    )
+    known = "addition/3, cifar10, digits, fashion_mnist, glue/rte, glue/sst2, mnist, multi30k, newsgroups20, squad/v1"
     with pytest.raises(UserError, match=known) as error:
         prepare_by_name(name)
     assert error.value.code == 2
@@ -354,6 +353,13 @@ def test_wnut_has_words_and_their_tags(tmp_path):
             lambda lines: [*lines[:2], b"a\tB-thing"],
             "conll: line 3 is not WORD<TAB>T",
         ),
+        (
+            "xquad/en",
+            "xquad.en.json",
+            lambda lines: [b'{"data": [{"title": "a"}]}'],
+            "not SQuAD's JSON: KeyError: 'para",
+        ),
+        ("squad/v1.1", "dev-v1.1.json", lambda lines: [b"{"], "dev-v1.1.json: not SQuAD's JSON: JSONDecodeError"),
         ("wnut_17", "wnut17train.conll", lambda lines: [b"word", *lines], "train.conll: line 1 is not WORD<TAB>TAG"),
         ("glue/sst2", "SST-2/dev.tsv", lambda lines: [*lines, b"no tab"], r"dev\.tsv: line 66 has not the columns"),
         ("glue/sst2", "SST-2/test.tsv", lambda lines: [*lines, b"1\tb\tc"], r"test\.tsv: line 34 has not the columns"),
@@ -530,7 +536,31 @@ def raw_files(name, splits):
     }
 
 
-@pytest.mark.parametrize("name", SMALL_TEXTS)
+def test_squads_questions_are_those_of_the_real_set_in_its_order(tmp_path):
+    if not (REAL_DATA / "xquad/en/3.0.0").is_dir():
+        pytest.skip(f"no xquad/en in {REAL_DATA}: set TFDS_DATA_DIR")
+    real = records(REAL_DATA / "xquad/en/3.0.0")["test"]
+    articles = {}
+    for row in sorted(real, key=lambda row: row["id"]):
+        texts = [text.decode() for text in row["answers"]["text"]]
+        answers = [{"text": t, "answer_start": int(at)} for t, at in zip(texts, row["answers"]["answer_start"])]
+        asked = {"id": row["id"].decode(), "question": row["question"].decode(), "answers": answers}
+        paragraphs = articles.setdefault(row["title"].decode(), {})
+        paragraphs.setdefault(row["context"].decode(), []).append(asked)
+    data = [
+        {"title": title, "paragraphs": [{"context": context, "qas": asked} for context, asked in paragraphs.items()]}
+        for title, paragraphs in articles.items()
+    ]
+    write_loose({"xquad.en.json": json.dumps({"data": data}).encode()}, tmp_path / "manual")
+    recipe = RECIPES["xquad/en"]
+    (archive,) = recipe.archives
+    recipe = recipe._replace(archives=(archive._replace(sum=None, members={"xquad.en.json": None}),))
+    folder = prepare(recipe, tmp_path / "tfds", tmp_path / "manual")
+    assert records(folder)["test"] == real and len(real) == 1190
+    assert (folder / "features.json").read_bytes() == (REAL_DATA / "xquad/en/3.0.0/features.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL_TEXTS if name not in ("squad/v1.1", "xquad/en")])
 def test_the_real_raw_files_give_the_real_records_in_their_order(tmp_path, name):
     """Raw files rebuilt from the prepared set; but for a shortened train file they must have the pinned sums."""
     recipe = RECIPES[name]

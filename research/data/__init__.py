@@ -8,6 +8,7 @@ from research.data.cooccurrences import cooccurring
 from research.data.dataset import from_tfds, with_shuffled_train
 from research.data.newsgroups import newsgroups20
 from research.data.prepare import digits, stdlib
+from research.data.questions import questions, xquad
 from research.data.tags import tagged
 from research.data.text import addition, labelled, own_text, pairs, parallel, running
 from research.errors import UserError, users_code
@@ -30,7 +31,9 @@ DATASETS = {
     "wikitext2": partial(running, "wikitext2", "text"),
     "wikitext2_sentences": partial(sentences.sentence_pairs, sentences.wikitext2, "text"),
     "wikitext2_cooccurrences": partial(cooccurring, "wikitext2", "text"),
+    "squad/v1.1": partial(questions, partial(from_tfds, "squad/v1.1")),
     "wnut_17": partial(tagged, "wnut_17"),
+    "xquad/en": partial(questions, xquad),
 }
 
 

@@ -216,7 +216,11 @@ def from_tfds(name):
     try:
         builder = tfds.builder_from_directory(folder)
         info = builder.info
-        features = {key: (tuple(f.shape), np.dtype(f.np_dtype)) for key, f in info.features.items()}
+        nested = ((), np.dtype(object))  # of records in a record, as the answers to a question
+        features = {
+            key: nested if isinstance(f.shape, dict) else (tuple(f.shape), np.dtype(f.np_dtype))
+            for key, f in info.features.items()
+        }
         examples = {key: split.num_examples for key, split in info.splits.items()}
     except Exception as error:  # whatever a damaged folder makes TFDS raise
         raise UserError(3, f"data set {name}: {folder} is damaged: {type(error).__name__}: {error}") from error

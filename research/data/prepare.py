@@ -264,6 +264,10 @@ def _feature(kind):
         return tfds.features.Text()
     if kind == "int32":
         return tfds.features.Tensor(shape=(), dtype=np.int32)
+    if kind == "string":  # as text, but TFDS tells the two apart
+        return tfds.features.Tensor(shape=(), dtype=np.str_)
+    if isinstance(kind, dict):
+        return {name: _feature(part) for name, part in kind.items()}
     kind, value = kind
     if kind == "sequence":
         return tfds.features.Sequence(_feature(value))

@@ -136,10 +136,14 @@ def wnut_17(members):
     }
 
 
-def squad(member, split):
-    """One split in SQuAD's JSON, version 1.1."""
+ANSWERS = ("sequence", {"text": "text", "answer_start": "int32"})
+SQUAD = {"id": "string", "title": "text", "context": "text", "question": "text", "answers": ANSWERS}
 
-    def examples(members):
+
+def squad(files):
+    """Splits in SQuAD's JSON, version 1.1, a file each: {split: member}."""
+
+    def split(members, member):
         found = []
         try:
             for article in json.loads(_text(members, member))["data"]:
@@ -151,6 +155,6 @@ def squad(member, split):
                         found.append((asked["id"], {**example, "question": asked["question"], "answers": own}))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(3, f"{member}: not SQuAD's JSON: {type(error).__name__}: {error}") from error
-        return {split: found}
+        return found
 
-    return examples
+    return lambda members: {name: split(members, member) for name, member in files.items()}

@@ -30,7 +30,8 @@ class Recipe(NamedTuple):
 
     name: str  # with the config where it has one: glue/sst2
     version: str
-    features: dict  # {field: "text", "int32", ("image", shape), ("label", names), ("sequence", one of these)}
+    features: dict  # {field: "text", "string", "int32", ("image", shape), ("label", names), ("sequence", one of
+    # these or a dict of them)}
     homepage: str
     archives: tuple[Archive, ...]
     examples: Callable  # {member: bytes} -> {split: [(key, {field: value})]}; an image is uint8[H, W, C]
@@ -259,5 +260,19 @@ RECIPES = {
             ("emerging.dev.conll", "e053b752b8155113ca66e7db08af5f2f5f43ab993694e4774f1ec5bad42312d8"),
             ("emerging.test.annotated", "2aa79b764e56ec9264a1b30fdd9b70195bd00ff400b62edd8f399d5f13c178f0"),
         )), raw_text.wnut_17),
+    "squad/v1.1": Recipe(
+        "squad/v1.1", "3.0.0", raw_text.SQUAD, "https://rajpurkar.github.io/SQuAD-explorer/",
+        # The sums are those that TFDS has of these files.
+        tuple(Archive(f"https://rajpurkar.github.io/SQuAD-explorer/dataset/{name}", content, {name: content})
+              for name, content in (
+            ("train-v1.1.json", "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955"),
+            ("dev-v1.1.json", "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9"),
+        )), raw_text.squad({"train": "train-v1.1.json", "validation": "dev-v1.1.json"})),
+    "xquad/en": Recipe(
+        "xquad/en", "3.0.0", raw_text.SQUAD, "https://github.com/deepmind/xquad",
+        (Archive("https://github.com/deepmind/xquad/raw/master/xquad.en.json",
+                 "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29",
+                 {"xquad.en.json": "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29"}),),
+        raw_text.squad({"test": "xquad.en.json"})),
     "addition/3": addition(3),  # as an example: recipe() knows any number of digits
 }  # fmt: skip

@@ -161,6 +161,11 @@ class Tokenizer:
         """Ids of each text, without begin and end: list of lists."""
         return [found.ids for found in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def encode_spans(self, texts):
+        """Of each text its ids, without begin and end, and the characters that each is: [(ids, [(first, behind)])]."""
+        found = self._library.encode_batch(list(texts), add_special_tokens=False)
+        return [(one.ids, one.offsets) for one in found]
+
     def decode(self, ids):
         """The text of ids up to the first end; padding and begin are left out.
 

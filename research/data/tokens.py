@@ -199,16 +199,24 @@ def pieces(raw, base, field, notes, by_lines=True):
 
 def _records(raw, base, source, field, notes):
     for start in range(0, len(source), CHUNK):
-        stop = min(start + CHUNK, len(source))
-        try:
-            examples = source.__getitems__(list(range(start, stop)))
-        except Exception as error:  # whatever a damaged shard makes its reader raise
-            raise UserError(
-                3,
-                f"data set {raw.name}, split {base}, records {start} to {stop - 1}: cannot be read: "
-                f"{type(error).__name__}: {error}",
-            ) from error
+        examples = read_records(raw, base, source, list(range(start, min(start + CHUNK, len(source)))))
         yield from ([text] for text in texts(examples, field, notes))
+
+
+def read_records(raw, base, source, records):
+    """The records of a split by their numbers, rising.
+
+    Raises:
+        UserError: 3 for damaged data.
+    """
+    try:
+        return source.__getitems__(records)
+    except Exception as error:  # whatever a damaged shard makes its reader raise
+        raise UserError(
+            3,
+            f"data set {raw.name}, split {base}, records {records[0]} to {records[-1]}: cannot be read: "
+            f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def texts(examples, field, notes):
