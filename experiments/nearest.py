@@ -1,9 +1,11 @@
-"""Asks word vectors: nearest neighbours, analogies, agreement with people's judgements; exports them, and draws them.
+"""Asks vectors of words: nearest neighbours, analogies, agreement with people's judgements; exports and draws them; and
+vectors of sentences: their neighbours among the lines of a file.
 
     python -m experiments.nearest --workdir=runs/text_word2vec town war
     python -m experiments.nearest --workdir=runs/text_word2vec --analogy="town - war + game" --top=5
     python -m experiments.nearest --workdir=runs/text_word2vec --export=vectors.bin --picture=words.png
     python -m experiments.nearest --vectors=vectors.bin town war game --picture=three.png
+    python -m experiments.nearest --workdir=runs/sentences_bert --sentences=lines.txt "The war ended in spring ."
 
 Vectors are those of a run's best checkpoint, or of a file in word2vec's formats (binary where its name ends in .bin,
 else text), as gensim reads and writes them. An analogy is a sum of words, or three words: "man king woman" asks for
@@ -23,7 +25,8 @@ PICTURED = 100  # words of a picture for which none are given: the most frequent
 
 def make_parser():
     parser = command.parser(__doc__, workdir="the run folder")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="words whose neighbours are shown")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="words, or sentences, whose neighbours are shown")
+    parser.add_argument("--sentences", metavar="FILE", help="sentences, one a line, whose neighbours are looked for")
     parser.add_argument("--vectors", metavar="FILE", help="a file in word2vec's text or binary (.bin) format")
     parser.add_argument("--analogy", metavar="SUM", help='as "king - man + woman", or "man king woman"')
     parser.add_argument("--top", type=int, default=10, metavar="K", help="answers shown; 10")
@@ -48,9 +51,13 @@ def main(arguments, overrides):
             2, "nothing is asked: give words, or one of --analogy, --similarity, --analogies, --export, --picture"
         )
     source = arguments.workdir or arguments.vectors
-    vectors = of_run(source) if arguments.workdir else word_vectors.read(source)
-    for word in arguments.words:
-        show(word, similarity.neighbours(vectors, [word], top=arguments.top))
+    words, asked_alone = [command.as_text(word) for word in arguments.words], []
+    if arguments.sentences:
+        vectors, asked_alone = of_sentences(arguments, words)
+    else:
+        vectors = of_run(source) if arguments.workdir else word_vectors.read(source)
+    for word in words:
+        show(word, similarity.neighbours(vectors, [word], top=arguments.top, left_out=asked_alone))
     if arguments.analogy:
         plus, minus = parse_analogy(arguments.analogy)
         show(arguments.analogy, similarity.neighbours(vectors, plus, minus, arguments.top))
@@ -64,8 +71,8 @@ def main(arguments, overrides):
     if arguments.export:
         word_vectors.write(arguments.export, *vectors)
     if arguments.picture:
-        words = arguments.words or vectors.words[:PICTURED]
-        similarity.draw(vectors, words, arguments.picture, f"word vectors of {source}")
+        words = words or vectors.words[:PICTURED]
+        similarity.draw(vectors, words, arguments.picture, f"vectors of {source}")
 
 
 def of_run(folder):
@@ -77,6 +84,21 @@ def of_run(folder):
     kept = [i for i in range(ids.size) if i not in special]  # the tokenizer's ids go by frequency
     matrix = np.asarray(run.model.apply(run.variables, method="vectors"))
     return word_vectors.Vectors(tuple(ids.vocabulary[i] for i in kept), matrix[kept])
+
+
+def of_sentences(arguments, asked):
+    """The vectors of the lines of a file and of the sentences asked about, and which of these are no line.
+
+    Raises:
+        UserError: 2, for what sentences are not asked, 3 for a file that cannot be read.
+    """
+    for name in ("vectors", "analogy", "similarity", "analogies", "export"):
+        if getattr(arguments, name):
+            raise UserError(2, f"--{name}: of words alone; leave --sentences out")
+    lines, places = command.texts(None, arguments.sentences, "--sentences")
+    named = dict(zip([*asked, *lines], ["the sentence asked about"] * len(asked) + places))  # each once
+    matrix = similarity.sentence_vectors(command.load_run(arguments.workdir), list(named), list(named.values()))
+    return word_vectors.Vectors(tuple(named), matrix), [text for text in asked if text not in lines]
 
 
 def parse_analogy(text):

@@ -103,6 +103,7 @@ def test_every_command_of_a_script_docstring_runs(path, scratch, capsys):
             assert run_script("train", f"--config=configs/{name}.py:tiny", f"--workdir=runs/{name}") == 0
     (scratch / "sums.txt").write_text("1+2\n34+5\n")
     (scratch / "prompts.txt").write_text("import \nclass A:\n")
+    (scratch / "lines.txt").write_text("The game was won .\nIt is a small town .\n")
     for name in ("seven.png", "three.jpg"):
         Image.new("L", (8, 8)).save(name)
     (scratch / "FOLDER").mkdir()  # cifar10 is there already: the command finds it prepared

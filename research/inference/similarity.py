@@ -1,12 +1,16 @@
-"""What word vectors are asked: neighbours, analogies, agreement with people's judgements, a picture. By cosine."""
+"""What vectors of words and sentences are asked: neighbours, analogies, people's judgements, a picture. By cosine."""
 
 import pathlib
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from research import pictures
 from research.errors import UserError, nearest
+from research.inference.prediction import in_batches
+from research.inference.translation import encode, padded
+from research.tasks.embed_text import embedded
 
 CHUNK = 256  # analogies answered at a time
 
@@ -34,10 +38,11 @@ def unit(matrix):
     return matrix / np.where(length > 0, length, 1)
 
 
-def neighbours(vectors, words, minus=(), top=10):
+def neighbours(vectors, words, minus=(), top=10, left_out=()):
     """The words nearest to the mean of the unit vectors of `words`, those of `minus` with the sign turned.
 
-    The words asked about are left out. Mikolov et al. 2013 (arXiv:1301.3781), section 4; as gensim's most_similar.
+    The words asked about, and those that are `left_out`, are no answers. Mikolov et al. 2013 (arXiv:1301.3781), section
+    4; as gensim's most_similar.
 
     Args:
         vectors: research.pretrained.word_vectors.Vectors.
@@ -51,6 +56,7 @@ def neighbours(vectors, words, minus=(), top=10):
     places = [place(vectors, word) for word in (*words, *minus)]
     units, signs = unit(vectors.matrix), np.repeat([1.0, -1.0], [len(words), len(minus)])
     cosines = units @ unit((signs[:, None] * units[places]).mean(axis=0))
+    places += [place(vectors, word) for word in left_out]
     cosines[places] = -np.inf
     best = np.argsort(-cosines, kind="stable")[: min(top, len(cosines) - len(set(places)))]
     return [(vectors.words[i], float(cosines[i])) for i in best]
@@ -62,6 +68,24 @@ def place(vectors, word):
         if spelling in vectors.words:
             return vectors.words.index(spelling)
     raise UserError(2, f"{word!r} has no vector{nearest(word.lower(), vectors.words)}")
+
+
+def sentence_vectors(run, texts, names):
+    """The mean of what a run's encoder makes of each text's tokens, of length 1: float32[n, D].
+
+    Args:
+        names: what an error calls each of the texts.
+
+    Raises:
+        UserError: 2 for a run whose model tells nothing of tokens, or a text that it cannot read.
+    """
+    if not hasattr(run.model, "head") or "tokens" not in run.spec.features:
+        raise UserError(2, f"{run.folder}: its model {run.config.model.name} makes no vectors of texts")
+    ids, model = run.tokenizer, run.model.clone(head="none")
+    rows = [ids.join(row)[0] for row in encode(run, texts, names)]
+    embed = jax.jit(lambda variables, batch: embedded(model, variables, batch["tokens"], ids.pad)[0])
+    tokens = [{"tokens": row} for row in padded(run, rows, "tokens", names, len(ids.frame[1]))]
+    return np.stack(list(in_batches(lambda batch: embed(run.variables, batch), tokens)))
 
 
 def correlation(vectors, path):

@@ -2,6 +2,7 @@
 
 from research.tasks.answer_span import answer_span
 from research.tasks.classify import classify_images, classify_text
+from research.tasks.embed_text import embed_text
 from research.tasks.masked_lm import masked_lm
 from research.tasks.next_token import next_token
 from research.tasks.tag_tokens import tag_tokens
@@ -13,6 +14,7 @@ TASKS = {
     "cbow": cbow,
     "classify_images": classify_images,
     "classify_text": classify_text,
+    "embed_text": embed_text,
     "glove": glove,
     "masked_lm": masked_lm,
     "next_token": next_token,
