@@ -9,7 +9,8 @@ words for a [MASK] in a text; the tag of each word; or the stretches of a text t
     python -m experiments.predict --workdir=runs/qa_bert --question="Who met Bert?" --text="Anna met Bert in New York ."
 
 Images are brought to the size and the channels that the model was trained on. stdout is a table; --output gets one JSON
-object a line, with unrounded probabilities. A run that classifies pairs of texts wants --text and --second.
+object a line, with unrounded probabilities. A run that classifies pairs of texts wants --text and --second, one on a
+mixture of data sets --part, the name of one of them.
 """
 
 import json
@@ -26,6 +27,7 @@ def make_parser():
     parser.add_argument("--text", help="a text, for a run that classifies text, tags words, tells a [MASK] or answers")
     parser.add_argument("--question", help="what is asked of --text, for a run that answers")
     parser.add_argument("--second", help="the second text, for a run that classifies pairs of them")
+    parser.add_argument("--part", help="which of its data sets is meant, for a run on a mixture of them")
     parser.add_argument("--split", help="a split in place of files: train, validation, test or a split string")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="classes shown of each; 3")
     parser.add_argument("--output", metavar="FILE", help="write JSON lines there")
@@ -45,7 +47,10 @@ def main(arguments, overrides):
         raise UserError(2, f"--top: {arguments.top}: at least 1")
     spec = runs.read_spec(workdir)
     images = prediction.read_images(arguments.images, spec) if arguments.images else None
-    rows = list(predictions(command.load_run(workdir), images, arguments))
+    run = command.load_run(workdir)
+    if run.spec.parts or arguments.part is not None:
+        run = runs.part(run, command.required(arguments.part, "--part"))
+    rows = list(predictions(run, images, arguments))
     print("\n".join(lines_of_words(rows) if "words" in rows[0] else lines_of_top(rows)))
     if arguments.output:
         command.write_lines(arguments.output, map(json.dumps, rows))

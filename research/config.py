@@ -33,6 +33,7 @@ from research.fields import (
 from research.models import MODELS
 from research.optimizers import OPTIMIZERS
 from research.tasks import TASKS
+from research.tasks.several import heads
 
 NAMED = {"data": DATASETS, "model": MODELS, "task": TASKS, "optimizer": OPTIMIZERS}
 
@@ -205,9 +206,10 @@ def resolve(config, dataset, devices):
 def _determined(config, dataset):
     """What the data set determines: splits that are carved, how many classes or tokens the model is for."""
     values = dict(zip(("data.splits.train", "data.splits.validation"), dataset.carve(config.data.splits)))
-    for field, found in (("classes", dataset.classes), ("vocabulary", dataset.vocabulary)):
+    parts = heads(dataset) if "head" in config.model and config.model.head == "several" else ()
+    for field, found in (("classes", dataset.classes), ("vocabulary", dataset.vocabulary), ("parts", parts)):
         if field in config.model:
-            if config.model[field] not in (None, found):
+            if config.model[field] not in (None, (), found):
                 raise UserError(2, f"config.model.{field}: {config.model[field]}, but {config.data.name} has {found}")
             if found is None and "head" not in config.model:  # by which a model decides whether it wants it
                 raise UserError(2, f"config.model.name: {config.model.name} wants {field}; {config.data.name} has none")

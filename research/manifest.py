@@ -69,4 +69,5 @@ def describe_data(dataset, splits):
         "sequences": list(dataset.sequences),
         "tokenizer": dataset.tokenizer.digest if dataset.tokenizer else None,
         "fingerprint": {base: dataset.fingerprint(base) for base in splits} if dataset.fingerprint else {},
+        **({"parts": {name: describe_data(part, ()) for name, part in dataset.parts.items()}} if dataset.parts else {}),
     }

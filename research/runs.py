@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import inspect
 import json
 import os
 import pathlib
@@ -15,11 +16,14 @@ import numpy as np
 from research import config as configs
 from research import manifest, pretrained
 from research.checkpoint import read_best
-from research.data import hub, tokenize
+from research.data import DATASETS, hub, tokenize
 from research.data.dataset import Dataset
+from research.data.mixture import lengths
 from research.errors import UserError
 from research.models import MODELS
+from research.models.encoder import heads_of
 from research.tasks import TASKS
+from research.tasks.several import TASK_OF
 
 
 class Run(NamedTuple):
@@ -53,6 +57,41 @@ def load(folder):
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](spec, **configs.arguments("task", config))
     return Run(folder, config, step, model, variables, task, spec, spec.tokenizer, read_json(folder / "result.json"))
+
+
+def part(run, name):
+    """A run of several tasks as one of a single one: its data set, its task, and the model with that head.
+
+    Args:
+        name: of the data set, as config.data.parts has it, or as its fields have it.
+
+    Raises:
+        UserError: 2.
+    """
+    found = [known for known, spec in run.spec.parts.items() if name in (known, spec.name)]
+    if not found:
+        raise UserError(2, f"{run.folder}: has no part {name}; it has {', '.join(run.spec.parts) or 'none'}")
+    own, spec = found[0], run.spec.parts[found[0]]
+    head, _, kind, size = next(known for known in heads_of(run.model) if known[1] == own)
+    model = run.model.clone(head=kind, classes=None if kind == "span" else size, parts=())
+    others = tuple(f"{known}_" for known, *_ in heads_of(run.model) if known != head)
+    kept = {key: x for key, x in run.variables["params"].items() if not key.startswith(others)}
+    params = {
+        "head_" + key.removeprefix(f"{head}_") if key.startswith(f"{head}_") else key: x for key, x in kept.items()
+    }
+    values = {"data.name": spec.name, "task.name": TASK_OF[kind].__name__, "model.head": kind, "model.parts": ()}
+    fields = inspect.signature(DATASETS[spec.name]).parameters
+    values |= {f"data.{key}": x for key, x in lengths(run.config.data.max_len).items() if key in fields}
+    number = list(run.spec.parts).index(own)
+    given = {role: run.config.data[role] for role in ("train", "validation", "test")}
+    values |= {f"data.splits.{role}": texts[number] for role, texts in given.items() if texts}
+    return run._replace(
+        config=configs.override(run.config, values),
+        model=model,
+        variables={**run.variables, "params": params},
+        task=TASK_OF[kind](spec),
+        spec=spec,
+    )
 
 
 def as_folder(workdir):
@@ -90,15 +129,18 @@ def read_spec(folder):
     path = as_folder(folder) / "manifest.json"
     if not path.is_file():
         raise UserError(2, f"{folder}: no run folder: it has no manifest.json")
+    tokenizer = read_tokenizer(folder)
+
+    def spec(data):
+        features = {field: (tuple(shape), np.dtype(dtype)) for field, (shape, dtype) in data["features"].items()}
+        own = {"tokenizer": tokenizer, "sequences": tuple(data.get("sequences", ()))}
+        own["parts"] = {name: spec(part) for name, part in data.get("parts", {}).items()}
+        return Dataset(data["name"], features, data["examples"], None, data["classes"], tuple(data["labels"]), **own)
+
     try:
-        data = read_json(path)[-1]["data"]
-        named = (data["name"], data["features"], data["examples"], data["classes"], data["labels"])
-    except (TypeError, KeyError, IndexError) as error:
+        return spec(read_json(path)[-1]["data"])
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
         raise UserError(2, f"{path}: not a manifest of ours") from error
-    name, features, examples, classes, labels = named
-    features = {field: (tuple(shape), np.dtype(dtype)) for field, (shape, dtype) in features.items()}
-    own = {"tokenizer": read_tokenizer(folder), "sequences": tuple(data.get("sequences", ()))}
-    return Dataset(name, features, examples, None, classes, tuple(labels), **own)
 
 
 def read_tokenizer(folder):
@@ -188,7 +230,7 @@ class Start(NamedTuple):
         """Lines on the fields in which another model of the same kind differs: shapes need not show it."""
         if type(model) is not type(self.model):
             return []
-        skipped = ("name", "parent", "classes", "vocabulary")
+        skipped = ("name", "parent", "classes", "vocabulary", "parts")
         fields = [field.name for field in dataclasses.fields(model) if field.name not in skipped]
         pairs = [(name, getattr(self.model, name), getattr(model, name)) for name in fields]
         return [f"config.model.{name}: {there} there, {here} here" for name, there, here in pairs if there != here]

@@ -218,13 +218,25 @@ def show_data(config, output, examples, step):
         for field in dataset.sequences:
             read, changed = (_as_text(dataset.tokenizer, x[field][i]) for x in (batch, after))
             lines.append(f"{i}: {field}: {read}" + (f" -> {changed}" if changed != read else ""))
-        if "tags" in batch:
-            told = [(j, tag) for j, tag in enumerate(batch["tags"][i]) if tag >= 0 and dataset.labels[tag] != "O"]
-            words = [f"{dataset.tokenizer.vocabulary[batch['tokens'][i, j]]}:{dataset.labels[tag]}" for j, tag in told]
-            lines.append(f"{i}: tags: {' '.join(words) or 'O alone'}")
-        elif dataset.labels:
-            lines.append(f"{i}: label: {dataset.labels[batch['label'][i]]}")
+        lines += [f"{i}: {line}" for line in _told(dataset, {name: x[i] for name, x in batch.items()})]
     return lines
+
+
+def _told(dataset, example):
+    """Lines on what is right of an example of text: its label, or the tags of its words."""
+    if dataset.parts:
+        name = list(dataset.parts)[example["part"]]
+        own = {field.removeprefix(f"{name}_"): x for field, x in example.items()}
+        return [f"part: {name}", *_told(dataset.parts[name], own)]
+    if "tags" in example:
+        named = [(token, dataset.labels[tag]) for token, tag in zip(example["tokens"], example["tags"]) if tag >= 0]
+        words = [f"{dataset.tokenizer.vocabulary[token]}:{tag}" for token, tag in named if tag != "O"]
+        return [f"tags: {' '.join(words) or 'O alone'}"]
+    if "answers" in example:
+        first, last = example["first"], example["last"]
+        told = dataset.tokenizer.decode(example["tokens"][first : last + 1]) if first else "not in this window"
+        return [f"answer: {told}"]
+    return [f"label: {dataset.labels[example['label']]}"] if dataset.labels else []
 
 
 def _as_text(tokenizer, ids):

@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 from research import loop, pretrained, runs
 from research.data import tokenize, train_tokenizer
 from research.errors import UserError
-from research.models.encoder import HEADS, Encoder
+from research.models.encoder import Encoder
+from research.pretrained.bert import KINDS
 from research.tasks.losses import cross_entropy, masked
 
 HF = SHARED / "fixtures" / "hf"
@@ -124,7 +125,7 @@ def small(head, **fields):
     return model, jax.tree.map(lambda x: x + jnp.asarray(drawn.normal(size=x.shape), x.dtype), variables)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", KINDS)
 def test_every_head_goes_out_and_in_and_stacked_layers_are_written_as_single_ones(head, tmp_path):
     model, variables = small(head)
     pretrained.save(tmp_path / "model", model, variables)
@@ -206,7 +207,7 @@ def test_without_architectures_the_weights_tell_the_head_with_the_prefix_or_with
     assert_same_bits(others, variables)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", KINDS)
 def test_transformers_loads_what_is_written_and_says_the_same(head, tmp_path):
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
         pytest.skip("no transformers: it comes with requirements-bench.txt")

@@ -295,7 +295,15 @@ NO_CONFIG_SETS = {
 }  # fmt: skip
 # A user's own files; read as wikitext2, glue/sst2 and xquad/en are; --config.task.name=cbow.
 WITHOUT_CONFIG = {"parallel", "text", "sentences", "stdlib", "tiny_shakespeare", "glue/rte", "squad/v1.1", "cbow"}
-OF_ALL = {"dtype", "classes", "vocabulary", "tokenizer", "min_count", "normalize"}  # of the machine, the data, all text
+OF_ALL = {
+    "dtype",
+    "classes",
+    "vocabulary",
+    "parts",
+    "tokenizer",
+    "min_count",
+    "normalize",
+}  # of the machine, the data, all text
 
 
 def test_no_option_is_without_a_user():

@@ -91,13 +91,17 @@ def test_a_rotary_encoder_sees_distances_alone():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_tells_what_it_says_and_reads_every_parameter(head):
-    model, params = made(head=head, dropout=0.0)
+    parts = ("a:label:3", "b:tags:3", "c:span:2") if head == "several" else ()
+    model, params = made(head=head, dropout=0.0, parts=parts)
     x, types = tokens(), jnp.asarray([[0] * 5 + [1] * 5] * 2)
     shapes = {"masked": (2, 10, 11), "next": (2, 2), "label": (2, 3), "tags": (2, 10, 3), "span": (2, 10, 2),
-              "states": (2, 10, 8), "pooled": (2, 8)}  # fmt: skip
-    found = jax.eval_shape(lambda: model.apply({"params": params}, x, types=types))
-    found = found if len(HEADS[head]) > 1 else {HEADS[head][0]: found}
-    assert {name: y.shape for name, y in found.items()} == {name: shapes[name] for name in HEADS[head]}
+              "states": (2, 10, 8), "pooled": (2, 8), "a": (2, 3), "b": (2, 10, 3), "c": (2, 10, 2)}  # fmt: skip
+    found, told = (
+        jax.eval_shape(lambda: model.apply({"params": params}, x, types=types)),
+        HEADS[head] or ("a", "b", "c"),
+    )
+    found = found if len(told) > 1 else {told[0]: found}
+    assert {name: y.shape for name, y in found.items()} == {name: shapes[name] for name in told}
     score = lambda params: sum(
         jnp.sin(y).sum() for y in jax.tree.leaves(model.apply({"params": params}, x, types=types, train=True))
     )

@@ -6,6 +6,7 @@ from functools import partial
 from research.data import sentences
 from research.data.cooccurrences import cooccurring
 from research.data.dataset import from_tfds, with_shuffled_train
+from research.data.mixture import mixture
 from research.data.newsgroups import newsgroups20
 from research.data.prepare import digits, stdlib
 from research.data.questions import questions, xquad
@@ -20,6 +21,7 @@ DATASETS = {
     "cifar10": partial(from_tfds, "cifar10"),
     "addition": addition,
     "parallel": parallel,
+    "mixture": mixture,
     "multi30k": partial(pairs, "multi30k", "de", "en"),
     "newsgroups20": newsgroups20,
     "glue/rte": partial(labelled, "glue/rte", ("sentence1", "sentence2")),

@@ -34,6 +34,7 @@ class Dataset:
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
     origin: tuple = ()  # (name in DATASETS, its arguments), by which a worker process opens it again
+    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a mixture the data sets
 
     @property
     def vocabulary(self):

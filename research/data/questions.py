@@ -6,8 +6,9 @@ import functools
 import numpy as np
 
 from research.data.cache import cached
+from research.data.choose_tokenizer import digest, tokenizer_of, with_ends
 from research.data.dataset import Dataset, Reordered, from_tfds
-from research.data.text import Rows, digest, padded, tokenizer_of, with_ends
+from research.data.text import Rows, padded
 from research.data.tokens import CHUNK, count, read_records, texts
 from research.errors import UserError
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from research.data import tokenize
 from research.data.cache import cached
+from research.data.choose_tokenizer import digest, tokenizer_of, with_ends
 from research.data.dataset import Dataset, changed, from_tfds
 from research.data.files import corpus
-from research.data.text import Rows, digest, tokenizer_of, with_ends
+from research.data.text import Rows
 from research.data.tokens import count, token_file
 from research.errors import UserError
 from research.randomness import generator

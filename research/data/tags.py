@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 
+from research.data.choose_tokenizer import tokenizer_of
 from research.data.dataset import UNTAGGED, changed, from_tfds
-from research.data.text import as_dataset, padded, tokenizer_of
+from research.data.text import as_dataset, padded
 from research.data.tokens import count, texts
 from research.errors import UserError
 

@@ -7,19 +7,15 @@ are counted.
 """
 
 import functools
-import hashlib
-import itertools
 from functools import partial
 
 import numpy as np
 
-from research.data import hub, tokenize, train_tokenizer
-from research.data.cache import cached
+from research.data.choose_tokenizer import digest, tokenizer_of, with_ends
 from research.data.dataset import Dataset, from_tfds
 from research.data.files import corpus, from_files
 from research.data.prepare import ensure
-from research.data.tokenize import Tokenizer
-from research.data.tokens import count, pieces, texts, token_file
+from research.data.tokens import count, texts, token_file
 from research.errors import UserError
 
 
@@ -267,6 +263,17 @@ class Rows:
         return {field: array[0] for field, array in self.stacked(np.array([record])).items()}
 
 
+def buckets_to(buckets, longest):
+    """The lengths that batches are cut to, of which the last is the longest.
+
+    Raises:
+        UserError: 2.
+    """
+    if any(not 0 < bucket <= longest for bucket in buckets) or list(buckets) != sorted(set(buckets)):
+        raise UserError(2, f"config.data.buckets: {buckets}: rising lengths of at most max_len {longest} are wanted")
+    return (*buckets, longest) if buckets and buckets[-1] < longest else tuple(buckets)
+
+
 NAMED = {"label", "tags"}  # fields whose values have names
 
 
@@ -274,8 +281,6 @@ def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
     """The Dataset whose examples are convert(raw examples, notes); its fingerprint tells `parts` apart."""
     features = {field: (shape, np.dtype(dtype)) for field, (shape, dtype) in features.items()}
     longest = max(features[field][0][0] for field in sequences)
-    if any(not 0 < bucket <= longest for bucket in buckets) or list(buckets) != sorted(set(buckets)):
-        raise UserError(2, f"config.data.buckets: {buckets}: rising lengths of at most max_len {longest} are wanted")
 
     def open(base):
         source, notes = raw.open(base), {}
@@ -292,56 +297,9 @@ def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
         shuffled=raw.shuffled,
         tokenizer=tokenizer,
         sequences=sequences,
-        buckets=(*buckets, longest) if buckets and buckets[-1] < longest else tuple(buckets),
+        buckets=buckets_to(buckets, longest),
         fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, *parts),
     )
-
-
-def tokenizer_of(given, raw, fields, vocabulary_size, min_count, normalize, newline="\n"):
-    """The Tokenizer that is given, read, or trained on these fields of train; a trained one is cached."""
-    if isinstance(given, Tokenizer):
-        return given
-
-    def texts_of(field):
-        return (text.replace("\n", newline) for text, _ in pieces(raw, "train", field, {}))
-
-    class Texts:  # gone through anew each time, so that no one need hold them
-        def __iter__(self):
-            return itertools.chain.from_iterable(map(texts_of, fields))
-
-    if given not in train_tokenizer.KINDS and (given.endswith(".json") or "/" in given or given.startswith(hub.PREFIX)):
-        first = [text for field in fields for text in itertools.islice(texts_of(field), 256)]
-        return _of_this_text(tokenize.read(given), given, raw, first)
-
-    def make():
-        trained = train_tokenizer.train(Texts(), given, vocabulary_size, min_count, normalize)
-        return {"json": np.frombuffer(trained.json.encode(), np.uint8)}, {}
-
-    parts = (raw.fingerprint("train"), given, fields, vocabulary_size, min_count, normalize, [newline])
-    arrays, _ = cached(f"tokenizer-{digest(*parts)}", make)
-    return Tokenizer(arrays["json"].tobytes().decode())
-
-
-def _of_this_text(tokenizer, path, raw, texts):
-    """The tokenizer, if of the first texts' tokens at most half are unknown to it: else it is another text's."""
-    ids = np.concatenate([np.array(row, np.int32) for row in tokenizer.encode(texts)])
-    unknown = int((ids == tokenizer.unknown).sum())
-    if 2 * unknown > len(ids):
-        raise UserError(
-            3,
-            f"config.data.tokenizer: {path} does not know {unknown} of the first {len(ids)} tokens of {raw.name}: "
-            "it was trained on other text, or with another data.normalize",
-        )
-    return tokenizer
-
-
-def with_ends(tokenizer):
-    """The tokenizer, if it has what stands before and behind a text."""
-    for role in ("begin", "end"):
-        if tokenizer.special[role] < 0:
-            known = ", ".join(tokenize.ROLES[role])
-            raise UserError(2, f"config.data.tokenizer: it has no token for the {role} of a text: none of {known}")
-    return tokenizer
 
 
 def _rows(tokenizer, texts, max_len, frame, notes):
@@ -376,7 +334,3 @@ def padded(rows, length, fill):
     for row, ids in zip(result, rows):
         row[: len(ids)] = ids
     return result
-
-
-def digest(*parts):
-    return hashlib.sha256(repr(parts).encode()).hexdigest()

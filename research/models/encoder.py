@@ -14,6 +14,7 @@ HEADS = {  # a head: what it tells
     "label": ("label",),  # of a text
     "tags": ("tags",),  # a label a token
     "span": ("span",),  # its start and its end
+    "several": (),  # what each of the model's parts tells
     "pooled": ("states", "pooled"),  # what the other heads would read
     "none": ("states",),
 }
@@ -44,18 +45,19 @@ class Encoder(nn.Module):
     scan: bool = False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers
     vocabulary: int | None = None
     classes: int | None = None  # of a label or of tags
+    parts: tuple[str, ...] = ()  # of head several: NAME:label:CLASSES, NAME:tags:CLASSES or NAME:span:2, a head each
     dtype: str = "float32"
 
     def __call__(self, tokens, mask=None, types=None, positions=None, places=None, *, train=False):
         """What the head tells, float32: masked [B, T or P, V], next [B, 2], label [B, classes], tags [B, T, classes],
-        span [B, T, 2], states [B, T, D], pooled [B, D]; of a head that tells two things both, by name.
+        span [B, T, 2], states [B, T, D], pooled [B, D]; of a head that tells several things all, by name.
 
         Arguments as for `read`.
         """
         heads = self.read(tokens, mask, types, positions, places, train=train)
         found = {name: x if kernel is None else product(x, kernel, bias, self.dtype)
                  for name, (x, kernel, bias) in heads.items()}  # fmt: skip
-        return found if len(found) > 1 else found.popitem()[1]
+        return found if len(found) > 1 or self.head == "several" else found.popitem()[1]
 
     @nn.compact
     def read(self, tokens, mask=None, types=None, positions=None, places=None, *, train=False):
@@ -69,7 +71,8 @@ class Encoder(nn.Module):
             positions: int32[B, T]; the places in the row, if not given.
             places: int32[B, P], where `masked` tells the tokens; everywhere, if not given.
         """
-        D, told = self.width, HEADS.get(self.head, ())
+        D, heads = self.width, heads_of(self)
+        told = HEADS.get(self.head) or [kind for _, _, kind, _ in heads]
         check(self, self.heads, HEADS, tokens.shape[1] if positions is None else None)
         if positions is None:
             positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]  # [1, T]
@@ -105,8 +108,16 @@ class Encoder(nn.Module):
             found["masked"] = y, table.T, self.param("masked_bias", zeros, (self.vocabulary,), jnp.float32)
         if "next" in told:
             found["next"] = pooled, *weights("next", 2)
-        if self.head in ("label", "tags"):
-            found[self.head] = dropped(pooled if self.head == "label" else x, 1), *weights("head", self.classes)
-        if self.head == "span":
-            found["span"] = x, *weights("head", 2)
-        return {name: found[name] for name in told}
+        for prefix, name, kind, size in heads:
+            y = pooled if kind == "label" else x
+            found[name] = y if kind == "span" else dropped(y, 1), *weights(prefix, size)
+        return {name: found[name] for name in ([name for _, name, _, _ in heads] or told)}
+
+
+def heads_of(model):
+    """The linear heads of an Encoder: [(how its parameters begin, its name, what it tells, of how many values)]."""
+    if model.head == "several":
+        parts = [part.split(":") for part in model.parts]
+        return [(f"{name}_head", name, kind, int(size)) for name, kind, size in parts]
+    sizes = {"label": model.classes, "tags": model.classes, "span": 2}
+    return [("head", model.head, model.head, sizes[model.head])] if model.head in sizes else []

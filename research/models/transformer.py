@@ -248,6 +248,8 @@ def check(model, kv_heads, kinds, length):
     pick(NORMS, model.norm, "config.model.norm")
     pick(ACTIVATIONS, model.activation, "config.model.activation")
     pick(dict.fromkeys(kinds), model.head, "config.model.head")
+    if model.head == "several" and not model.parts:
+        raise UserError(2, "config.model.head: several wants the parts of a mixture; config.data.name=mixture has some")
     if model.head in ("label", "tags") and model.classes is None:
         raise UserError(2, f"config.model.head: {model.head} wants config.model.classes; the data have none")
     if length is not None and length > model.context:

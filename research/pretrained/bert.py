@@ -153,6 +153,7 @@ def config_of(model, variables):
     """
     kinds = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     known = {"positions": ["learned"], "norm": ["layer"], "norm_first": [False], "activation": list(kinds)}
+    known["head"] = list(KINDS)
     layout.check_fields(model, "BERT", known)
     config = {
         "architectures": [KINDS[model.head][0]],

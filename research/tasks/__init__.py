@@ -5,6 +5,7 @@ from research.tasks.classify import classify_images, classify_text
 from research.tasks.embed_text import embed_text
 from research.tasks.masked_lm import masked_lm
 from research.tasks.next_token import next_token
+from research.tasks.several import several
 from research.tasks.tag_tokens import tag_tokens
 from research.tasks.translate import translate
 from research.tasks.word_vectors import cbow, glove, skipgram
@@ -19,6 +20,7 @@ TASKS = {
     "masked_lm": masked_lm,
     "next_token": next_token,
     "skipgram": skipgram,
+    "several": several,
     "tag_tokens": tag_tokens,
     "translate": translate,
 }
