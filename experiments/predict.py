@@ -19,6 +19,7 @@ from experiments import command
 from research import runs
 from research.errors import UserError
 from research.inference import answering, prediction, tagging
+from research.inference.part import part_of
 
 
 def make_parser():
@@ -49,7 +50,7 @@ def main(arguments, overrides):
     images = prediction.read_images(arguments.images, spec) if arguments.images else None
     run = command.load_run(workdir)
     if run.spec.parts or arguments.part is not None:
-        run = runs.part(run, command.required(arguments.part, "--part"))
+        run = part_of(run, command.required(arguments.part, "--part"))
     rows = list(predictions(run, images, arguments))
     print("\n".join(lines_of_words(rows) if "words" in rows[0] else lines_of_top(rows)))
     if arguments.output:

@@ -61,7 +61,8 @@ def prepare_run(config, dataset, mesh, workdir):
     if config.init_from is not None and not runs.is_begun(workdir):
         start = runs.read_start(config.init_from, dataset.tokenizer)
         variables = {"params": setup.abstract.params, **setup.abstract.model_state}
-        warm_start(variables, start.variables, start.prefixes)
+        _, matched, _ = warm_start(variables, start.variables, start.prefixes)
+        start.compared(setup.model, dataset.labels, matched)
     return setup
 
 
@@ -164,7 +165,7 @@ def _begin(setup, log):
         variables = sharding.place(variables, sharding.replicated(setup.mesh))
         log.say(f"init_from {setup.config.init_from}: {len(matched)} taken: {', '.join(matched)}")
         log.say(f"init_from {setup.config.init_from}: {len(missed)} not taken: {', '.join(missed) or '-'}")
-        for line in start.differences(setup.model):
+        for line in start.compared(setup.model, setup.dataset.labels, matched):
             log.say(f"init_from {setup.config.init_from}: {line}")
         ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
         state = state._replace(params=variables.pop("params"), model_state=variables, ema=ema)

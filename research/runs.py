@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import inspect
 import json
 import os
 import pathlib
@@ -16,14 +15,11 @@ import numpy as np
 from research import config as configs
 from research import manifest, pretrained
 from research.checkpoint import read_best
-from research.data import DATASETS, hub, tokenize
+from research.data import hub, tokenize
 from research.data.dataset import Dataset
-from research.data.mixture import lengths
 from research.errors import UserError
 from research.models import MODELS
-from research.models.encoder import heads_of
 from research.tasks import TASKS
-from research.tasks.several import TASK_OF
 
 
 class Run(NamedTuple):
@@ -57,41 +53,6 @@ def load(folder):
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](spec, **configs.arguments("task", config))
     return Run(folder, config, step, model, variables, task, spec, spec.tokenizer, read_json(folder / "result.json"))
-
-
-def part(run, name):
-    """A run of several tasks as one of a single one: its data set, its task, and the model with that head.
-
-    Args:
-        name: of the data set, as config.data.parts has it, or as its fields have it.
-
-    Raises:
-        UserError: 2.
-    """
-    found = [known for known, spec in run.spec.parts.items() if name in (known, spec.name)]
-    if not found:
-        raise UserError(2, f"{run.folder}: has no part {name}; it has {', '.join(run.spec.parts) or 'none'}")
-    own, spec = found[0], run.spec.parts[found[0]]
-    head, _, kind, size = next(known for known in heads_of(run.model) if known[1] == own)
-    model = run.model.clone(head=kind, classes=None if kind == "span" else size, parts=())
-    others = tuple(f"{known}_" for known, *_ in heads_of(run.model) if known != head)
-    kept = {key: x for key, x in run.variables["params"].items() if not key.startswith(others)}
-    params = {
-        "head_" + key.removeprefix(f"{head}_") if key.startswith(f"{head}_") else key: x for key, x in kept.items()
-    }
-    values = {"data.name": spec.name, "task.name": TASK_OF[kind].__name__, "model.head": kind, "model.parts": ()}
-    fields = inspect.signature(DATASETS[spec.name]).parameters
-    values |= {f"data.{key}": x for key, x in lengths(run.config.data.max_len).items() if key in fields}
-    number = list(run.spec.parts).index(own)
-    given = {role: run.config.data[role] for role in ("train", "validation", "test")}
-    values |= {f"data.splits.{role}": texts[number] for role, texts in given.items() if texts}
-    return run._replace(
-        config=configs.override(run.config, values),
-        model=model,
-        variables={**run.variables, "params": params},
-        task=TASK_OF[kind](spec),
-        spec=spec,
-    )
 
 
 def as_folder(workdir):
@@ -225,15 +186,33 @@ class Start(NamedTuple):
     model: Any  # Linen module
     variables: Any  # {"params": ..., collection: ...}
     prefixes: tuple[str, ...]  # of the paths that are asked for; () for all
+    labels: tuple[str, ...]  # names of the classes that its head tells; () where they have none
 
-    def differences(self, model):
-        """Lines on the fields in which another model of the same kind differs: shapes need not show it."""
+    def compared(self, model, labels, matched):
+        """Lines on what differs though shapes do not show it: fields of a model of the same kind, names of classes.
+
+        Args:
+            labels: of the new run.
+            matched: the paths that are taken.
+
+        Raises:
+            UserError: 2, for a head that is taken and tells the same classes in another order.
+        """
+        says = []
+        if self.labels not in ((), labels) and any(path.startswith("params/head") for path in matched):
+            if set(self.labels) == set(labels):
+                order = f"{', '.join(self.labels)} there, {', '.join(labels)} here"
+                raise UserError(2, f"config.init_from: its head tells the classes in another order: {order}; name what "
+                                   "is to be taken, :block0,block1,... behind the folder")  # fmt: skip
+            says = [f"its head told {', '.join(self.labels)}, and is to tell {', '.join(labels)}"]
         if type(model) is not type(self.model):
-            return []
+            return says
         skipped = ("name", "parent", "classes", "vocabulary", "parts")
         fields = [field.name for field in dataclasses.fields(model) if field.name not in skipped]
         pairs = [(name, getattr(self.model, name), getattr(model, name)) for name in fields]
-        return [f"config.model.{name}: {there} there, {here} here" for name, there, here in pairs if there != here]
+        return says + [
+            f"config.model.{name}: {there} there, {here} here" for name, there, here in pairs if there != here
+        ]
 
 
 def read_start(init_from, tokenizer):
@@ -249,15 +228,15 @@ def read_start(init_from, tokenizer):
     place, _, prefixes = init_from.removeprefix(hub.PREFIX).partition(":")
     if foreign:
         folder = hub.find(hub.PREFIX + place, "config.init_from")
-        model, variables = pretrained.load(folder)
+        (model, variables), labels = pretrained.load(folder), pretrained.labels(folder)
         other, remedy = tokenize.read(folder) if tokenize.file_of(folder) else None, hub.PREFIX + place
     else:
-        _, variables = read_best(place)
+        (_, variables), labels = read_best(place), read_spec(place).labels
         config, other, remedy = read_config(place), read_tokenizer(place), f"{place}/tokenizer.json"
         model = MODELS[config.model.name](**configs.arguments("model", config))
     if other is not None and tokenizer is not None and other.digest != tokenizer.digest:
         raise UserError(2, f"config.init_from: {place} has another tokenizer; give config.data.tokenizer={remedy}")
-    return Start(model, variables, tuple(prefix for prefix in prefixes.split(",") if prefix))
+    return Start(model, variables, tuple(prefix for prefix in prefixes.split(",") if prefix), labels)
 
 
 @contextlib.contextmanager

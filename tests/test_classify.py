@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from conftest import make_config, make_setup, run_script
 
-from research import loop, runs
+from research import loop, pretrained, runs
 from research.data import open_dataset, text
 from research.data.batches import eval_batches, open_split
 from research.errors import UserError
+from research.pretrained import layout
 
 MEMORY = 2**31
 PAIRS = {
@@ -146,3 +147,43 @@ def test_a_model_that_knows_no_pairs_and_a_text_longer_than_the_positions_are_re
     with pytest.raises(UserError, match="config.model.context: 16") as error:
         make_setup(**{**PAIRS, "model__context": 16})
     assert error.value.code == 2
+
+
+def test_names_of_labels_go_out_and_in_and_a_head_of_another_order_is_refused(tmp_path, capsys):
+    own = {"data__tokenizer": "bert", "data__vocabulary_size": 120, "data__max_len": 24, "data__splits__test": None}
+    own |= {name: value for name, value in PAIRS.items() if name.startswith(("task", "model"))}
+    case = {"data__name": "glue/sst2", **own, "train__steps": 2, "eval__every_steps": 2}
+    case |= {"eval__metric": "accuracy", "eval__direction": "max"}
+    setup = make_setup(**case)
+    variables, ids = {"params": jax.jit(setup.init)(jax.random.key(0)).params}, setup.dataset.tokenizer
+    for name, labels in {"same": ("negative", "positive"), "turned": ("positive", "negative"), "other": ("a", "b"),
+                         "none": ()}.items():  # fmt: skip
+        pretrained.save(tmp_path / name, setup.model, variables, ids, labels)
+        assert pretrained.labels(tmp_path / name) == labels
+        start = {"init_from": f"hf:{tmp_path / name}", "data__tokenizer": f"hf:{tmp_path / name}"}
+        run = lambda: loop.train(make_config(**{**case, **start}), tmp_path / "run" / name, devices=jax.devices()[:1])
+        if name == "turned":
+            message = (
+                "config.init_from: its head tells the classes in another order: positive, negative there, negative"
+            )
+            with pytest.raises(UserError, match=message) as error:
+                run()
+            assert error.value.code == 2 and not (tmp_path / "run" / name).exists()
+            continue
+        run()
+        said = capsys.readouterr().err
+        assert "head_kernel" in said
+        assert ("its head told a, b, and is to tell negative, positive" in said) == (name == "other")
+    start["init_from"] = f"hf:{tmp_path / 'turned'}:block0,embedding"  # which takes no head
+    loop.train(make_config(**{**case, **start}), tmp_path / "run" / "part", devices=jax.devices()[:1])
+    with pytest.raises(UserError, match="3 names of labels; the model has 2 classes") as error:
+        pretrained.save(tmp_path / "more", setup.model, variables, ids, ("a", "b", "c"))
+    assert error.value.code == 2 and not (tmp_path / "more").exists()
+
+
+UNNAMED = (None, [], "x", {"0": "a", "1": "a"}, {"0": 1}, {"x": "a"}, {"0": "LABEL_0", "1": "LABEL_1"})
+
+
+@pytest.mark.parametrize("named", UNNAMED)
+def test_what_names_no_label_is_none(named):
+    assert layout.labels_of({"id2label": named}) == ()

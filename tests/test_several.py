@@ -13,6 +13,7 @@ from research.data import open_dataset
 from research.data.batches import open_split, read, train_batches
 from research.errors import UserError
 from research.evaluation import evaluate
+from research.inference.part import part_of as run_of_part
 from research.models.encoder import Encoder
 from research.randomness import run_key
 from research.tasks.several import TASK_OF, heads
@@ -262,7 +263,7 @@ def test_a_run_is_asked_by_its_parts(run, tmp_path, capsys):
 
 def test_a_part_goes_out_as_a_model_of_its_own(run, tmp_path):
     whole = runs.load(run)
-    one = runs.part(whole, "newsgroups20")
+    one = run_of_part(whole, "newsgroups20")
     pretrained.save(tmp_path / "one", one.model, one.variables, one.tokenizer)
     model, variables = pretrained.load(tmp_path / "one")
     assert isinstance(model, Encoder) and (model.head, model.classes) == ("label", 20)

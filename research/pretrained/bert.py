@@ -172,7 +172,7 @@ def config_of(model, variables):
         "pad_token_id": None,  # known by the tokenizer, where there is one
     }
     if model.head in ("label", "tags"):
-        config |= layout.named_labels(model.classes)
+        config |= layout.named_labels(layout.default_labels(model.classes))
     return config
 
 

@@ -141,7 +141,7 @@ def config_of(model, variables):
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # known by the tokenizer, where there is one
     }
     if model.head in ("label", "tags"):
-        config |= layout.named_labels(model.classes)
+        config |= layout.named_labels(layout.default_labels(model.classes))
     return config
 
 

@@ -5,6 +5,7 @@ from research.errors import UserError
 from research.models.decoder import Decoder
 from research.models.encoder import Encoder
 from research.pretrained import bert, gpt2
+from research.pretrained import layout as layouts
 from research.pretrained.folder import read_json, read_weights, write
 
 LAYOUTS = {"bert": bert, "gpt2": gpt2}  # config.json's model_type: what it is here
@@ -55,17 +56,33 @@ def logits(model, variables, inputs):
     return _layout(model).logits_of(model, variables, inputs)
 
 
-def save(folder, model, variables, tokenizer=None):
+def labels(folder):
+    """The names of the labels of a folder, in their order; () where they have none.
+
+    Args, errors: as for `load`.
+    """
+    folder = hub.find(str(folder), "pretrained.labels")
+    return layouts.labels_of(read_json(folder / "config.json"))
+
+
+def save(folder, model, variables, tokenizer=None, labels=()):
     """Writes a new folder from which `load`, and transformers, read the same model: config.json, model.safetensors in
     float32, and the tokenizer's files, if it is given. That does not add the end by which a tokenizer of ours closes a
     text that is read whole, for its label.
 
+    Args:
+        labels: the names of the model's classes, as a run's spec.labels.
+
     Raises:
-        UserError: 2 for a model that has no such layout, a tokenizer of another vocabulary, or a folder that holds
-            something, 5 if it cannot be written.
+        UserError: 2 for a model that has no such layout, a tokenizer of another vocabulary, other than a name a class,
+            or a folder that holds something, 5 if it cannot be written.
     """
     layout = _layout(model)
     files = {"config.json": layout.config_of(model, variables)}
+    if labels:
+        if len(labels) != model.classes:
+            raise UserError(2, f"{folder}: {len(labels)} names of labels; the model has {model.classes} classes")
+        files["config.json"] |= layouts.named_labels(labels)
     if tokenizer is not None:
         if tokenizer.size != model.vocabulary:
             raise UserError(2, f"{folder}: a tokenizer of {tokenizer.size} tokens; the model has {model.vocabulary}")

@@ -87,9 +87,24 @@ def classes_of(config):
     return len(labels) if isinstance(labels, dict) and labels else 2  # transformers' default
 
 
-def named_labels(classes):
-    """The fields that name labels, as transformers names them by default."""
-    names = [f"LABEL_{i}" for i in range(classes)]
+def default_labels(classes):
+    """The names of labels that have none."""
+    return tuple(f"LABEL_{i}" for i in range(classes))
+
+
+def labels_of(config):
+    """The names of the labels, in their order; () where they have none, or not one each."""
+    named = config.get("id2label")
+    try:
+        names = tuple(named[key] for key in sorted(named, key=int))
+    except (TypeError, ValueError, AttributeError):
+        return ()
+    own = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    return names if own and names != default_labels(len(names)) else ()
+
+
+def named_labels(names):
+    """The fields that name labels."""
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
