@@ -1,4 +1,4 @@
-"""20 Newsgroups by a linear model on TF-IDF, to stand beside configs/newsgroups_gpt.py: whole messages and bare ones.
+"""20 Newsgroups by a linear model on TF-IDF, to stand beside newsgroups_gpt and newsgroups_bert: whole and bare.
 
     python -m benchmarks.newsgroups
 

@@ -95,8 +95,9 @@ def of_sentences(arguments, asked):
     for name in ("vectors", "analogy", "similarity", "analogies", "export"):
         if getattr(arguments, name):
             raise UserError(2, f"--{name}: of words alone; leave --sentences out")
-    lines, places = command.texts(None, arguments.sentences, "--sentences")
-    named = dict(zip([*asked, *lines], ["the sentence asked about"] * len(asked) + places))  # each once
+    found = zip(*command.texts(None, arguments.sentences, "--sentences"))
+    lines = {line: place for line, place in found if line.strip()}  # each once
+    named = dict.fromkeys(asked, "the sentence asked about") | lines
     matrix = similarity.sentence_vectors(command.load_run(arguments.workdir), list(named), list(named.values()))
     return word_vectors.Vectors(tuple(named), matrix), [text for text in asked if text not in lines]
 

@@ -208,6 +208,7 @@ def test_scores_are_those_of_squads_script():
     assert answer_scores("The  red-haired, Turban!", ["redhaired turban"]) == (1, 1)
     assert answer_scores("an apple", ["theapple", "Apple"]) == (1, 1)  # the best of several
     assert answer_scores("in New York City", ["New York"]) == (0, pytest.approx(2 * 2 / (4 + 2)))
+    assert answer_scores("New York New York", ["New York New York City"]) == (0, pytest.approx(8 / 9))
     assert answer_scores("York York", ["New York"]) == (0, pytest.approx(0.5))  # a word counts as often as both have it
     assert answer_scores("the", ["a"]) == (1, 0)  # nothing is left of either
 

@@ -94,7 +94,7 @@ LINES = ["the game of war was played", "a small town", "it had 3 men", "they won
 
 
 def test_sentences_are_asked_for_their_neighbours(run, tmp_path, capsys):
-    (tmp_path / "lines.txt").write_text("\n".join(LINES))
+    (tmp_path / "lines.txt").write_text("\n\n".join(LINES))  # an empty line is none
     flags = [f"--workdir={run}", f"--sentences={tmp_path / 'lines.txt'}"]
     assert run_script("nearest", *flags, "the game was played", "a small town", "a war", "--top=4") == 0
     blocks = capsys.readouterr().out.split("\n")
@@ -116,7 +116,7 @@ def test_an_encoder_of_another_task_makes_vectors_too_and_other_runs_none(run, t
     assert run_script("nearest", f"--workdir={tmp_path / 'other'}", f"--sentences={lines}", "a war", "--top=1") == 0
     loop.train(make_config(model__name="mlp", model__widths=(8,)), tmp_path / "digits", devices=jax.devices()[:1])
     capsys.readouterr()
-    (tmp_path / "empty.txt").write_text("a war\n\nthe game\n")
+    (tmp_path / "long.txt").write_text(f"a war\n\n{'the game ' * 20}\n")
     flags = [f"--workdir={run}", f"--sentences={lines}"]
     for given, code, message in [
         (
@@ -126,7 +126,7 @@ def test_an_encoder_of_another_task_makes_vectors_too_and_other_runs_none(run, t
         ),
         ([*flags, "the game " * 20], 2, "the sentence asked about: 41 tokens and an end; the run reads at most 24"),
         ([*flags, " "], 2, "the sentence asked about: ' ' is empty"),
-        ([f"--workdir={run}", f"--sentences={tmp_path / 'empty.txt'}", "a war"], 2, "empty.txt, line 2: '' is empty"),
+        ([f"--workdir={run}", f"--sentences={tmp_path / 'long.txt'}", "a war"], 2, "long.txt, line 3: 41 tokens"),
         ([f"--workdir={run}", f"--sentences={tmp_path / 'none.txt'}", "a war"], 3, "none.txt: cannot be read"),
         ([*flags, "a", "--analogy=a - b + c"], 2, "--analogy: of words alone; leave --sentences out"),
         ([f"--workdir={run}", "a"], 2, "its task embed_text makes no word vectors"),

@@ -177,6 +177,13 @@ def test_gradients_are_the_weighted_sum_of_those_of_each_task_alone(setup, param
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(jax.device_get(found)))
 
 
+def test_weights_are_those_of_the_parts_and_in_a_part_its_tasks(setup):
+    assert setup.task.weights == {"glue_sst2_loss": 1, "newsgroups20_loss": 1}
+    other = make_setup(**ALL, task__weights=("xquad_en=0.25", "wnut_17=2"))
+    spans = {"xquad_en_start_loss": 0.125, "xquad_en_end_loss": 0.125}
+    assert other.task.weights == {"glue_rte_loss": 1, "wnut_17_loss": 2, **spans}
+
+
 @pytest.mark.parametrize("case", [CASE, ALL], ids=["two", "three"])
 def test_an_evaluation_has_the_metrics_that_each_task_has_alone(case):
     setup = make_setup(**case)
@@ -290,6 +297,7 @@ OWN = {"data__train": (), "data__validation": (), "data__test": ()}  # each part
         ({"data__rates": (0.5, 0.0)}, "config.data.rates: .*each is more than 0"),
         ({"data__train": ("train[:64]", "none")}, "config.data.train: .*each part has some"),
         ({"data__train": ("train[:64]", "trian")}, "config.data.train: newsgroups20: 'trian' is no split"),
+        ({"data__validation": ("none", "none")}, "config.data.validation: .*some part has one"),
         ({"data__buckets": (64,)}, "config.data.buckets: .*at most max_len 32"),
         ({"task__weights": ("sst2=0.5",)}, "config.task.weights: there is no part sst2; the parts are glue_sst2, news"),
         ({"task__weights": ("glue_sst2",)}, "config.task.weights: 'glue_sst2'; a term=weight"),

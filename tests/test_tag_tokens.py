@@ -100,6 +100,8 @@ def test_a_words_tag_stands_at_its_first_piece(kind):
         for word, piece in zip(words, pieces[1:]):
             if kind != "words":  # whose unknown words are lost
                 assert ids.decode(piece).replace(" ", "") == (word.lower() if kind == "bert" else word)
+        if kind in ("bpe", "bytes"):  # to which a blank before a word is a part of it
+            assert ids.decode(tokens) == " ".join(words)
         n = int((tokens != ids.pad).sum())
         assert tokens[:n].tolist()[len(tokens[:n]) - len(behind) :] == behind
 

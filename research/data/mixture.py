@@ -72,6 +72,8 @@ def mixture(
     sizes = {role: _sizes(own, rates if role == "train" else ()) for role, own in counts.items() if sum(own)}
     if not all(counts["train"]):
         raise UserError(2, f"config.data.train: {train}: each part has some")
+    if "validation" not in sizes:  # out of train it would be examples that are trained on, where rates repeat some
+        raise UserError(2, f"config.data.validation: {validation}: some part has one")
 
     @functools.cache
     def opened(role):
