@@ -200,6 +200,9 @@ def test_an_evaluation_has_the_metrics_that_each_task_has_alone(case):
         wanted |= {f"{name}_{key}": x for key, x in evaluate(alone, {"params": own}, "validation").items()}
     assert set(found) == {*wanted, "loss"} and len(wanted) == {2: 5, 3: 2 + 5 + 5}[len(setup.dataset.parts)]
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    if case is CASE:  # as many examples of both
+        losses = [wanted["glue_sst2_loss"], wanted["newsgroups20_loss"]]
+        assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5) and losses[0] != losses[1]
     again = evaluate(make_setup(**case, data__eval_batch_size=7), {"params": params}, "validation")
     assert again == pytest.approx(found, rel=1e-4, abs=1e-6)
 

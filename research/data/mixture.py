@@ -92,7 +92,7 @@ def mixture(
         "mixture",
         features,
         {role: int(own.sum()) for role, own in sizes.items()},
-        lambda role: _rows(features, opened(role), sizes[role], shared.pad),
+        lambda role: _rows(features, opened(role), sizes[role]),
         shuffled=True,
         tokenizer=shared,
         sequences=("tokens",),
@@ -146,7 +146,7 @@ def _sizes(counts, rates):
     return np.maximum(np.round(shares * total).astype(int), counts)
 
 
-def _rows(features, splits, sizes, pad):
+def _rows(features, splits, sizes):
     """The examples of a role as Rows.
 
     Args:
@@ -161,7 +161,6 @@ def _rows(features, splits, sizes, pad):
 
     def stacked(records):
         found = {field: np.zeros((len(records), *shape), dtype) for field, (shape, dtype) in features.items()}
-        found["tokens"][:] = pad
         found["part"] = part[records].astype(np.int32)
         for number, (name, split) in enumerate(splits.items()):
             here = part[records] == number
