@@ -53,16 +53,8 @@ def mixture(
     Raises:
         UserError: 2.
     """
-    names = [re.sub(r"\W", "_", part) for part in parts]
-    alike = [name for name in names for other in names if f"{name}_".startswith(f"{other}_")]
-    if not parts or len(alike) > len(names):  # a name stands before those of fields and metrics
-        raise UserError(2, f"config.data.parts: {', '.join(parts) or 'none'}; names of data sets are wanted, each once")
     given = {"train": train, "validation": validation, "test": test}
-    for name, values in ("rates", rates), *given.items():
-        if values and len(values) != len(parts):
-            raise UserError(2, f"config.data.{name}: {len(values)} for the {len(parts)} parts of config.data.parts")
-    if any(not 0 < rate < np.inf for rate in rates):
-        raise UserError(2, f"config.data.rates: {rates}: each is more than 0")
+    names = _names(parts, rates, given)
     own = {"vocabulary_size": vocabulary_size, "min_count": min_count, "normalize": normalize, **lengths(max_len)}
     found = dict(zip(names, _opened(parts, own, tokenizer)))
     chosen = {name: _splits(part, *(given[role][i] if given[role] else None for role in given))
@@ -100,6 +92,20 @@ def mixture(
         fingerprint=lambda role: digest(FORMAT, known(role), sizes[role].tolist(), max_len),
         parts=found,
     )
+
+
+def _names(parts, rates, given):
+    """What the fields of the parts begin with; or the error of arguments that do not go together."""
+    names = [re.sub(r"\W", "_", part) for part in parts]
+    alike = [name for name in names for other in names if f"{name}_".startswith(f"{other}_")]
+    if not parts or len(alike) > len(names):  # a name stands before those of fields and metrics
+        raise UserError(2, f"config.data.parts: {', '.join(parts) or 'none'}; names of data sets are wanted, each once")
+    for name, values in ("rates", rates), *given.items():
+        if values and len(values) != len(parts):
+            raise UserError(2, f"config.data.{name}: {len(values)} for the {len(parts)} parts of config.data.parts")
+    if any(not 0 < rate < np.inf for rate in rates):
+        raise UserError(2, f"config.data.rates: {rates}: each is more than 0")
+    return names
 
 
 def lengths(max_len):
