@@ -11,7 +11,7 @@ from research.data.tokenize import Tokenizer
 from research.data.tokens import pieces
 from research.errors import UserError
 
-ASK = "?"  # in place of a tokenizer: which texts one would be trained on, see `source_of`
+ASK = object()  # in place of a tokenizer: which texts one would be trained on, see `source_of`
 
 
 class _Asked(Exception):
@@ -34,7 +34,7 @@ def source_of(builder, arguments):
 
 def tokenizer_of(given, raw, fields, vocabulary_size, min_count, normalize, newline="\n"):
     """The Tokenizer that is given, read, or trained on these fields of train; a trained one is cached."""
-    if given == ASK:
+    if given is ASK:
         raise _Asked((raw, fields, newline))
     return shared_tokenizer(given, [(raw, fields, newline)], vocabulary_size, min_count, normalize)
 
