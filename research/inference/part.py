@@ -19,23 +19,25 @@ def part_of(run, name):
     Raises:
         UserError: 2.
     """
-    found = [known for known, spec in run.spec.parts.items() if name in (known, spec.name)]
-    if not found:
-        raise UserError(2, f"{run.folder}: has no part {name}; it has {', '.join(run.spec.parts) or 'none'}")
-    own, spec = found[0], run.spec.parts[found[0]]
-    head, _, kind, size = next(known for known in heads_of(run.model) if known[1] == own)
+    known = list(run.spec.parts)
+    places = [i for i, own in enumerate(known) if name in (own, run.config.data.parts[i])]
+    if not places:
+        raise UserError(2, f"{run.folder}: has no part {name}; it has {', '.join(known) or 'none'}")
+    (place,) = places
+    own, data = known[place], run.config.data.parts[place]
+    spec = run.spec.parts[own]
+    head, _, kind, size = next(found for found in heads_of(run.model) if found[1] == own)
     model = run.model.clone(head=kind, classes=None if kind == "span" else size, parts=())
-    others = tuple(f"{known}_" for known, *_ in heads_of(run.model) if known != head)
+    others = tuple(f"{other}_" for other, *_ in heads_of(run.model) if other != head)
     kept = {key: x for key, x in run.variables["params"].items() if not key.startswith(others)}
     params = {
         "head_" + key.removeprefix(f"{head}_") if key.startswith(f"{head}_") else key: x for key, x in kept.items()
     }
-    values = {"data.name": spec.name, "task.name": TASK_OF[kind].__name__, "model.head": kind, "model.parts": ()}
-    fields = inspect.signature(DATASETS[spec.name]).parameters
+    values = {"data.name": data, "task.name": TASK_OF[kind].__name__, "model.head": kind, "model.parts": ()}
+    fields = inspect.signature(DATASETS[data]).parameters
     values |= {f"data.{key}": x for key, x in lengths(run.config.data.max_len).items() if key in fields}
-    number = list(run.spec.parts).index(own)
     given = {role: run.config.data[role] for role in ("train", "validation", "test")}
-    values |= {f"data.splits.{role}": texts[number] for role, texts in given.items() if texts}
+    values |= {f"data.splits.{role}": texts[place] for role, texts in given.items() if texts}
     return run._replace(
         config=configs.override(run.config, values),
         model=model,
