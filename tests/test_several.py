@@ -56,10 +56,14 @@ ALL = {
 }
 
 
+def mixture_of(case):
+    """The arguments of a case's data set."""
+    own = {name.removeprefix("data__"): value for name, value in case.items() if name.startswith("data__")}
+    return {name: value for name, value in own.items() if name != "name" and not name.startswith("splits")}
+
+
 def mixed(**arguments):
-    own = {name.removeprefix("data__"): value for name, value in CASE.items() if name.startswith("data__")}
-    own = {name: value for name, value in own.items() if name != "name" and not name.startswith("splits")}
-    return open_dataset("mixture", {**own, **arguments})
+    return open_dataset("mixture", {**mixture_of(CASE), **arguments})
 
 
 def part_of(setup, params, name):
@@ -242,6 +246,27 @@ def test_devices_and_microbatches_change_no_number(devices, overrides, setup, pa
     assert_same_numbers(stepped(make_setup(devices, **CASE, **overrides)), stepped(make_setup(**CASE)))
 
 
+def test_several_steps_a_call_on_batches_of_several_lengths_change_no_number(tmp_path):
+    """Fields of two and three dimensions are cut, and filled up, as the tokens are, and others stay whole."""
+    own = {"optimizer__learning_rate": 0.1, "train__steps": 4, "eval__every_steps": 4, "log__every_steps": 1}
+    own |= {"data__buckets": (24, 48)}
+    for steps in (1, 3):
+        config = make_config(**{**ALL, **own}, train__steps_per_call=steps)
+        loop.train(config, tmp_path / str(steps), devices=jax.devices()[:1])
+    one, three = (runs.load(tmp_path / str(steps)) for steps in (1, 3))
+    assert_same_numbers(three.variables, one.variables)
+    shapes = {field: shape[0] for field, (shape, _) in one.spec.features.items() if shape}
+    split = open_split(open_dataset("mixture", {**mixture_of(ALL), "buckets": (24, 48)}), "train", "train", MEMORY, 0)
+    sizes = set()
+    for batch in train_batches(split, 0, 8, 0, 12):
+        T = batch["tokens"].shape[1]
+        sizes.add(T)
+        long = {field for field, x in batch.items() if x.ndim > 1 and x.shape[1] == T and T < 128}
+        assert T == 128 or long == {"tokens", "types", "wnut_17_tags", "xquad_en_spans"}
+        assert batch["xquad_en_text"].shape[1] == shapes["xquad_en_text"]
+    assert len(sizes) > 1
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("several") / "run"
@@ -301,6 +326,7 @@ OWN = {"data__train": (), "data__validation": (), "data__test": ()}  # each part
         ({"data__train": ("train[:64]", "none")}, "config.data.train: .*each part has some"),
         ({"data__train": ("train[:64]", "trian")}, "config.data.train: newsgroups20: 'trian' is no split"),
         ({"data__validation": ("none", "none")}, "config.data.validation: .*some part has one"),
+        ({"data__tokenizer": "?"}, "config.data.tokenizer: '.' is unknown"),
         ({"data__buckets": (64,)}, "config.data.buckets: .*at most max_len 32"),
         ({"task__weights": ("sst2=0.5",)}, "config.task.weights: there is no part sst2; the parts are glue_sst2, news"),
         ({"task__weights": ("glue_sst2",)}, "config.task.weights: 'glue_sst2'; a term=weight"),

@@ -120,7 +120,8 @@ def read_batch(split, examples, process=0, processes=1):
     if split.lengths is None:
         return batch
     length = split.dataset.buckets[split.lengths.bucket[examples].max()]
-    return {field: x[:, :length] if field in split.dataset.by_token else x for field, x in batch.items()}
+    by_token = (*split.dataset.sequences, *split.dataset.beside)
+    return {field: x[:, :length] if field in by_token else x for field, x in batch.items()}
 
 
 def stack(batches, k, pad):
@@ -131,7 +132,8 @@ def stack(batches, k, pad):
         if len({array.shape for array in arrays}) == 1:
             return np.stack(arrays)
         longest = max(array.shape[1] for array in arrays)
-        wide = lambda x: np.pad(x, ((0, 0), (0, longest - x.shape[1])), constant_values=pad)
+        rest = [(0, 0)] * (arrays[0].ndim - 2)
+        wide = lambda x: np.pad(x, [(0, 0), (0, longest - x.shape[1]), *rest], constant_values=pad)
         return np.stack([wide(array) for array in arrays])
 
     return {field: join([batch[field] for batch in batches]) for field in batches[0]}

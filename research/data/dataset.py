@@ -29,6 +29,7 @@ class Dataset:
     tokenizer: Any = None  # research.data.tokenize.Tokenizer, where there is text
     shuffled: bool = False  # whether the order of train says nothing, so that its tail is a fair sample of it
     sequences: tuple[str, ...] = ()  # the fields that hold token ids, int32[T], padded at the right
+    beside: tuple[str, ...] = ()  # further fields that have a value for each of these tokens, [T, ...]
     mapped: bool = False  # whether examples come from memory maps: nothing to decode beforehand, or by other processes
     buckets: tuple[int, ...] = ()  # lengths that batches of tokens are cut to, rising; (): all to their full length
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train
@@ -45,12 +46,6 @@ class Dataset:
     def pad(self):
         """What fills the fields of token ids."""
         return 0 if self.tokenizer is None else self.tokenizer.pad
-
-    @property
-    def by_token(self):
-        """The fields that have a value for each token of a sequence: its ids, and what else is as long as they are."""
-        lengths = {self.features[field][0] for field in self.sequences}
-        return {field for field, (shape, _) in self.features.items() if shape[:1] in lengths}
 
     def pieces(self, split, role="split"):
         """A TFDS split string as [(split, start, stop)].

@@ -73,13 +73,14 @@ def mixture(
                 for name, part in found.items()}  # fmt: skip
 
     shared = next(iter(found.values())).tokenizer
-    features = {"part": ((), np.dtype("int32"))}
+    features, beside = {"part": ((), np.dtype("int32"))}, set()
     for name, part in found.items():
-        features |= {field if field in SHARED else f"{name}_{field}": own for field, own in part.features.items()}
+        features |= {_field(name, field): own for field, own in part.features.items()}
+        beside |= {_field(name, field) for field in part.beside}
     known = lambda role: [
-        (name, split and (split.text, [found[name].fingerprint(base) for base, _, _ in split.pieces]))
-        for name, split in opened(role).items()
-    ]
+        (name, text, text and [part.fingerprint(base) for base, _, _ in part.pieces(text)])
+        for name, part in found.items() for text in [chosen[name][role]]
+    ]  # fmt: skip
     return Dataset(
         "mixture",
         features,
@@ -88,6 +89,7 @@ def mixture(
         shuffled=True,
         tokenizer=shared,
         sequences=("tokens",),
+        beside=tuple(sorted(beside)),
         buckets=buckets_to(buckets, max_len),
         fingerprint=lambda role: digest(FORMAT, known(role), sizes[role].tolist(), max_len),
         parts=found,
@@ -106,6 +108,11 @@ def _names(parts, rates, given):
     if any(not 0 < rate < np.inf for rate in rates):
         raise UserError(2, f"config.data.rates: {rates}: each is more than 0")
     return names
+
+
+def _field(part, field):
+    """What a field of a part is called."""
+    return field if field in SHARED else f"{part}_{field}"
 
 
 def lengths(max_len):
@@ -172,7 +179,7 @@ def _rows(features, splits, sizes):
             here = part[records] == number
             if here.any():
                 for field, x in read(split, record[records[here]]).items():
-                    found[field if field in SHARED else f"{name}_{field}"][here] = x
+                    found[_field(name, field)][here] = x
         return found
 
     notes = {}

@@ -81,6 +81,7 @@ def questions(
         shuffled=raw.shuffled,
         tokenizer=tokenizer,
         sequences=("tokens",),
+        beside=("types", "spans"),
         fingerprint=lambda base: digest(
             raw.fingerprint(base), tokenizer.json, FORMAT, max_len, stride, question_len, wide, int(numbered[base])
         ),

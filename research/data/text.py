@@ -123,7 +123,8 @@ def labelled(
     features = {"tokens": ((max_len,), "int32"), "label": ((), "int32")}
     features |= {"types": ((max_len,), "int32")} if paired else {}
     parts = (fields, max_len, "closed") if closed else (*fields, max_len)
-    return as_dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts)
+    beside = ("types",) if paired else ()
+    return as_dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts, beside)
 
 
 def running(
@@ -277,7 +278,7 @@ def buckets_to(buckets, longest):
 NAMED = {"label", "tags"}  # fields whose values have names
 
 
-def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
+def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts, beside=()):
     """The Dataset whose examples are convert(raw examples, notes); its fingerprint tells `parts` apart."""
     features = {field: (shape, np.dtype(dtype)) for field, (shape, dtype) in features.items()}
     longest = max(features[field][0][0] for field in sequences)
@@ -297,6 +298,7 @@ def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts):
         shuffled=raw.shuffled,
         tokenizer=tokenizer,
         sequences=sequences,
+        beside=beside,
         buckets=buckets_to(buckets, longest),
         fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, *parts),
     )
