@@ -13,7 +13,7 @@ import numpy as np
 
 from research import config as configs
 from research import manifest, metrics, pictures, runs, sharding, signals
-from research.checkpoint import Checkpoints, warm_start
+from research.checkpoint import Checkpoints
 from research.data.batches import make_next_batch, read
 from research.data.order import step_examples
 from research.errors import UserError
@@ -59,10 +59,7 @@ def prepare_run(config, dataset, mesh, workdir):
     """
     setup = prepare(config, dataset, mesh)
     if config.init_from is not None and not runs.is_begun(workdir):
-        start = runs.read_start(config.init_from, dataset.tokenizer)
-        variables = {"params": setup.abstract.params, **setup.abstract.model_state}
-        _, matched, _ = warm_start(variables, start.variables, start.prefixes)
-        start.compared(setup.model, dataset.labels, matched)
+        runs.start_from(config, dataset, setup.model, {"params": setup.abstract.params, **setup.abstract.model_state})
     return setup
 
 
@@ -159,14 +156,11 @@ def _begin(setup, log):
     """The state at step 0, and what TensorBoard shows of config and data."""
     state = jax.jit(setup.init, out_shardings=sharding.replicated(setup.mesh))(run_key(setup.config.seed))
     if setup.config.init_from is not None:
-        start = runs.read_start(setup.config.init_from, setup.dataset.tokenizer)
         variables = {"params": state.params, **state.model_state}
-        variables, matched, missed = warm_start(variables, start.variables, start.prefixes)
+        variables, says = runs.start_from(setup.config, setup.dataset, setup.model, variables)
         variables = sharding.place(variables, sharding.replicated(setup.mesh))
-        log.say(f"init_from {setup.config.init_from}: {len(matched)} taken: {', '.join(matched)}")
-        log.say(f"init_from {setup.config.init_from}: {len(missed)} not taken: {', '.join(missed) or '-'}")
-        for line in start.compared(setup.model, setup.dataset.labels, matched):
-            log.say(f"init_from {setup.config.init_from}: {line}")
+        for line in says:
+            log.say(line)
         ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
         state = state._replace(params=variables.pop("params"), model_state=variables, ema=ema)
     text = json.dumps(configs.to_json(setup.config), indent=2)

@@ -14,7 +14,7 @@ import numpy as np
 
 from research import config as configs
 from research import manifest, pretrained
-from research.checkpoint import read_best
+from research.checkpoint import read_best, warm_start
 from research.data import hub, tokenize
 from research.data.dataset import Dataset
 from research.errors import UserError
@@ -215,7 +215,24 @@ class Start(NamedTuple):
         ]
 
 
-def read_start(init_from, tokenizer):
+def start_from(config, dataset, model, variables):
+    """What config.init_from names, taken over where it fits: a new run's variables, and lines that say what was.
+
+    Args:
+        dataset, model, variables: of the new run; variables may be ShapeDtypeStructs, where all this is but checked.
+
+    Raises:
+        UserError: 2 where nothing fits, or what fits is of another tokenizer or order of classes; 3 and 4 where it
+            cannot be read.
+    """
+    start = _read_start(config.init_from, dataset.tokenizer)
+    variables, matched, missed = warm_start(variables, start.variables, start.prefixes)
+    taken = [f"{len(matched)} taken: {', '.join(matched)}", f"{len(missed)} not taken: {', '.join(missed) or '-'}"]
+    says = taken + start.compared(model, dataset.labels, matched)
+    return variables, [f"init_from {config.init_from}: {line}" for line in says]
+
+
+def _read_start(init_from, tokenizer):
     """Reads FOLDER of a run, or hf:FOLDER_OR_NAME in Hugging Face's layout; :PREFIX,PREFIX behind it takes a part.
 
     Args:
