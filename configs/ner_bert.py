@@ -16,6 +16,7 @@ Test holds entities that train does not. `pretrained` is the second command, `ra
 """
 
 from research.config import base, sized
+from research.studies.sweep import starts
 
 
 def get_config(size="base"):
@@ -71,20 +72,17 @@ def get_config(size="base"):
     return sized(config, size, cpu=cpu, tiny=tiny)
 
 
-RANDOM = {"data.tokenizer": "runs/wikitext_bert/tokenizer.json"}
-PRETRAINED = {**RANDOM, "init_from": "runs/wikitext_bert"}
-
-
 def sweep_start():
     """What pretraining brings: the same fine-tuning, from random parameters and from pretrained ones."""
-    return [RANDOM, PRETRAINED]
+    return starts("runs/wikitext_bert")
 
 
 def claims():
+    random, pretrained = sweep_start()
     own = {"size": "cpu", "metric": "f1", "also": ("precision", "recall")}
     needs = {"needs": "runs/wikitext_bert, a run of wikitext_bert.py:cpu"}
     return [
-        {**own, "variant": "random", "overrides": RANDOM, **needs},
-        {**own, "variant": "pretrained", "overrides": PRETRAINED, **needs},
+        {**own, "variant": "random", "overrides": random, **needs},
+        {**own, "variant": "pretrained", "overrides": pretrained, **needs},
         {**own, "size": "base", "gpu": True, "needs": "hf:bert-base-uncased"},
     ]

@@ -19,6 +19,7 @@ one seed each.
 """
 
 from research.config import base, sized
+from research.studies.sweep import starts
 
 
 def get_config(size="base"):
@@ -73,24 +74,21 @@ def get_config(size="base"):
     return sized(config, size, cpu=cpu, tiny=tiny)
 
 
-RANDOM = {"data.tokenizer": "runs/wikitext_bert/tokenizer.json"}
-PRETRAINED = {**RANDOM, "init_from": "runs/wikitext_bert"}
-
-
 def sweep_start():
     """What pretraining brings: the same fine-tuning, from random parameters and from pretrained ones."""
-    return [RANDOM, PRETRAINED]
+    return starts("runs/wikitext_bert")
 
 
 def claims():
+    random, pretrained = sweep_start()
     bare = {"data.remove": ("headers", "footers", "quotes")}
     own = {"size": "cpu", "metric": "accuracy", "needs": "runs/wikitext_bert, a run of wikitext_bert.py:cpu"}
     published = {"published": 0.702, "paper": "unchecked", "row": "by date, no headers, footers, quotes"}
     return [
-        {**own, "variant": "random", "overrides": RANDOM},
-        {**own, "variant": "pretrained", "overrides": PRETRAINED},
-        {**own, "variant": "random+bare", "overrides": RANDOM | bare},
-        {**own, "variant": "pretrained+bare", "overrides": PRETRAINED | bare},
+        {**own, "variant": "random", "overrides": random},
+        {**own, "variant": "pretrained", "overrides": pretrained},
+        {**own, "variant": "random+bare", "overrides": random | bare},
+        {**own, "variant": "pretrained+bare", "overrides": pretrained | bare},
         {**own, "size": "base", "variant": "bare", "overrides": bare, "gpu": True, "needs": "hf:bert-base-uncased",
          **published},
     ]  # fmt: skip

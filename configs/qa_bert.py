@@ -19,6 +19,7 @@ test to itself, so that its validation split is the test here, and validation is
 """
 
 from research.config import base, sized
+from research.studies.sweep import starts
 
 
 def get_config(size="base"):
@@ -80,16 +81,13 @@ def get_config(size="base"):
     return sized(config, size, cpu=cpu, tiny=tiny)
 
 
-RANDOM = {"data.tokenizer": "runs/wikitext_bert/tokenizer.json"}
-PRETRAINED = {**RANDOM, "init_from": "runs/wikitext_bert"}
-
-
 def sweep_start():
     """What pretraining brings: the same fine-tuning, from random parameters and from pretrained ones."""
-    return [RANDOM, PRETRAINED]
+    return starts("runs/wikitext_bert")
 
 
 def claims():
+    random, pretrained = sweep_start()
     needs = {"needs": "runs/wikitext_bert, a run of wikitext_bert.py:cpu"}
     own = {"size": "cpu", "metric": "f1", "also": ("exact_match",)}
     published = {
@@ -99,7 +97,7 @@ def claims():
         "row": "BERT-base, dev",
     }
     return [
-        {**own, "variant": "random", "overrides": RANDOM, **needs},
-        {**own, "variant": "pretrained", "overrides": PRETRAINED, **needs},
+        {**own, "variant": "random", "overrides": random, **needs},
+        {**own, "variant": "pretrained", "overrides": pretrained, **needs},
         {**own, "size": "base", "gpu": True, "needs": "squad/v1.1, hf:bert-base-uncased", **published},
     ]

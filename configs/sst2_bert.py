@@ -18,6 +18,7 @@ the second follows from the first.
 """
 
 from research.config import base, sized
+from research.studies.sweep import starts
 
 
 def get_config(size="base"):
@@ -74,20 +75,17 @@ def get_config(size="base"):
     return sized(config, size, cpu=cpu, tiny=tiny)
 
 
-RANDOM = {"data.tokenizer": "runs/wikitext_bert/tokenizer.json"}
-PRETRAINED = {**RANDOM, "init_from": "runs/wikitext_bert"}
-
-
 def sweep_start():
     """What pretraining brings: the same fine-tuning, from random parameters and from pretrained ones."""
-    return [RANDOM, PRETRAINED]
+    return starts("runs/wikitext_bert")
 
 
 def claims():
+    random, pretrained = sweep_start()
     own = {"size": "cpu", "metric": "accuracy", "needs": "runs/wikitext_bert, a run of wikitext_bert.py:cpu"}
     published = {"published": 0.923, "paper": "Hugging Face, examples/text-classification", "row": "SST-2, BERT-base"}
     return [
-        {**own, "variant": "random", "overrides": RANDOM},
-        {**own, "variant": "pretrained", "overrides": PRETRAINED},
+        {**own, "variant": "random", "overrides": random},
+        {**own, "variant": "pretrained", "overrides": pretrained},
         {**own, "size": "base", "gpu": True, "needs": "hf:bert-base-uncased", **published},
     ]

@@ -1,12 +1,13 @@
 """Several tasks at once: how a mixture of data sets is drawn, and that each task is what it is alone."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_same_bits, assert_same_numbers, make_config, make_setup, run_script
+from conftest import ROOT, assert_same_bits, assert_same_numbers, make_config, make_setup, run_script
 
 from research import loop, pretrained, runs
 from research.data import open_dataset
@@ -311,6 +312,22 @@ def test_a_part_goes_out_as_a_model_of_its_own(run, tmp_path):
 
 
 OWN = {"data__train": (), "data__validation": (), "data__test": ()}  # each part's own
+
+
+@pytest.mark.parametrize(
+    "config,lines",
+    [
+        ("ner_bert", r"0: tokens: .*\n0: tags: (O alone|\S+:B-\S+.*)\n1: tokens"),
+        ("qa_bert", r"0: tokens: .* \| .*\n0: answer: (not in this window|\S+.*)\n1: tokens"),
+        ("several_bert", r"\d+: tokens: .*\n\d+: part: newsgroups20\n\d+: label: \w+\.\S+\n"),
+        ("several_bert", r"\d+: tokens: .*\n\d+: part: glue_sst2\n\d+: label: (positive|negative)\n"),
+    ],
+)
+def test_what_is_right_is_shown_beside_a_text(config, lines, capsys):
+    path = ROOT / "configs" / f"{config}.py:tiny"
+    for step in range(4):  # a batch of short texts is out of one part
+        assert run_script("show_data", f"--config={path}", "--examples=8", f"--step={step}") == 0
+    assert re.search(lines, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

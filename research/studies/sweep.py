@@ -41,6 +41,12 @@ def together(*sweeps):
     return [_joined(points) for points in zip(*sweeps)]
 
 
+def starts(run):
+    """What pretraining brings: random parameters and those of a run, both with the tokenizer of this one."""
+    random = {"data.tokenizer": f"{run}/tokenizer.json"}
+    return [random, {**random, "init_from": run}]
+
+
 def chain(*sweeps):
     """The points of one sweep after those of another."""
     return [dict(point) for sweep in sweeps for point in sweep]
