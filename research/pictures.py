@@ -88,8 +88,10 @@ def named_points(path, points, names, title, axes):
     figure = new_figure(10, 8)
     plot = figure.subplots()
     plot.scatter(*points.T, s=12, color="tab:blue")
-    for name, point in zip(names, points):
-        plot.annotate(name, point, xytext=(3, 3), textcoords="offset points", fontsize=9, parse_math=False)
+    middle = (points[:, 0].min() + points[:, 0].max()) / 2
+    for name, point in zip(names, points):  # towards the middle: a sentence would run out of the picture
+        side = {"xytext": (3, 3), "ha": "left"} if point[0] <= middle else {"xytext": (-3, 3), "ha": "right"}
+        plot.annotate(name, point, **side, textcoords="offset points", fontsize=9, parse_math=False)
     plot.set_title(title, parse_math=False)
     plot.set_xlabel(axes[0])
     plot.set_ylabel(axes[1])
