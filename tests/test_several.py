@@ -343,7 +343,6 @@ def test_what_is_right_is_shown_beside_a_text(config, lines, capsys):
         ({"data__train": ("train[:64]", "none")}, "config.data.train: .*each part has some"),
         ({"data__train": ("train[:64]", "trian")}, "config.data.train: newsgroups20: 'trian' is no split"),
         ({"data__validation": ("none", "none")}, "config.data.validation: .*some part has one"),
-        ({"data__tokenizer": "?"}, "config.data.tokenizer: '.' is unknown"),
         ({"data__buckets": (64,)}, "config.data.buckets: .*at most max_len 32"),
         ({"task__weights": ("sst2=0.5",)}, "config.task.weights: there is no part sst2; the parts are glue_sst2, news"),
         ({"task__weights": ("glue_sst2",)}, "config.task.weights: 'glue_sst2'; a term=weight"),

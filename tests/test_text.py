@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -161,6 +162,13 @@ def test_the_tokenizer_of_a_file_is_taken_unless_it_knows_less_than_half_of_the_
     with pytest.raises(UserError, match="other.json does not know [0-9]+ of the first [0-9]+ tokens") as error:
         open_dataset("glue/sst2", {"tokenizer": str(tmp_path / "other.json")})
     assert error.value.code == 3
+
+
+@pytest.mark.parametrize("given", ["?", "", "Bert", " bert"])
+def test_a_kind_of_tokenizer_that_there_is_not_is_refused(given):
+    with pytest.raises(UserError, match=f"config.data.tokenizer: {re.escape(repr(given))} is unknown") as error:
+        open_dataset("glue/sst2", {"tokenizer": given})
+    assert error.value.code == 2
 
 
 def pairs(**arguments):
