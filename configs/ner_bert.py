@@ -12,7 +12,6 @@ python -m experiments.train --config=configs/ner_bert.py:cpu --config.init_from=
 python -m experiments.train --config=configs/ner_bert.py
 
 Test holds entities that train does not. `pretrained` is the second command, `random` the same without init_from.
-
 """
 
 from research.config import base, sized
@@ -47,6 +46,8 @@ def get_config(size="base"):
         "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "optimizer.learning_rate": 5e-4,
         "train.epochs": 12.0,
         "train.steps_per_call": 10,

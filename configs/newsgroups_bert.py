@@ -15,10 +15,6 @@ python -m experiments.train --config=configs/newsgroups_bert.py
 command, `random` the same without init_from. README has a linear model beside them. Of the learning rates 2.5e-4, 5e-4
 and 1e-3, and of dropout 0.1 and none at the second, `cpu` has what was best on validation from pretrained parameters,
 one seed each.
-
-size   hardware                 time   test accuracy, %: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)       3:52   49 ± 5 (3)  random
-cpu    2 cores (AMD EPYC)       3:26   44.8 ± 2.0 (3)  pretrained
 """
 
 from research.config import base, sized
@@ -51,6 +47,8 @@ def get_config(size="base"):
         "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "model.dropout": 0.0,
         "optimizer.learning_rate": 5e-4,
         "train.steps_per_call": 10,

@@ -15,7 +15,6 @@ python -m experiments.train --config=configs/qa_bert.py
 
 XQuAD has a test split alone: of five of its articles three are trained on, one validates, one tests. SQuAD keeps its
 test to itself, so that its validation split is the test here, and validation is carved from train.
-
 """
 
 from research.config import base, sized
@@ -56,6 +55,8 @@ def get_config(size="base"):
         "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "optimizer.learning_rate": 5e-4,
         "train.epochs": 10.0,
         "train.steps_per_call": 10,

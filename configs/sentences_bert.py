@@ -13,7 +13,6 @@ python -m experiments.train --config=configs/sentences_bert.py
 
 Nothing is published of this text; to guess is 50 %. `pretrained` is the second command, `random` the same without
 init_from.
-
 """
 
 from research.config import base, sized
@@ -45,6 +44,8 @@ def get_config(size="base"):
         "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "optimizer.learning_rate": 2e-4,
         "train.steps_per_call": 10,
     }

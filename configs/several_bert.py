@@ -13,7 +13,6 @@ python -m experiments.train --config=configs/several_bert.py
 
 `pretrained` is the second command, `random` the same without init_from. sst2_bert and newsgroups_bert are what one task
 alone reaches.
-
 """
 
 from research.config import base, sized
@@ -56,6 +55,8 @@ def get_config(size="base"):
         "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "optimizer.learning_rate": 5e-4,
         "train.steps_per_call": 10,
     }

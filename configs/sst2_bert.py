@@ -14,7 +14,6 @@ GLUE keeps the labels of the test split to itself, so that its validation split 
 carved from train. Published of BERT-base on the same split: 92.3 % (Hugging Face's example of text classification).
 `pretrained` is the second command, `random` the same without init_from. The third reads pairs of texts, RTE's: whether
 the second follows from the first.
-
 """
 
 from research.config import base, sized
@@ -50,6 +49,8 @@ def get_config(size="base"):
         "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "optimizer.learning_rate": 5e-4,
         "train.steps_per_call": 10,
     }

@@ -2,16 +2,16 @@
 
 Sections 3.1 and A.1 to A.2, in the size BERT-mini of Turc et al. 2019 (arXiv:1908.08962), by a WordPiece trained on the
 text; masks are drawn anew each time. Merity et al. 2016 (arXiv:1609.07843) made the text: 600 articles, where BERT read
-3.3 billion words.
+3.3 billion words. `base` has BERT's form. `cpu` has rotary positions (Su et al. 2021, arXiv:2104.09864) and norms
+before what they are for, since two cores read few words in a quarter of an hour: after one epoch, two minutes and one
+seed each, 12.5 % of validation's masked tokens were told in BERT's form, 28.3 % with rotary positions and half the
+batch, 30.4 % with norms before too, at three times the learning rate.
 
 python -m experiments.train --config=configs/wikitext_bert.py:cpu --workdir=runs/wikitext_bert
 python -m experiments.train --config=configs/wikitext_bert.py
 
 Half of the second sentences are out of another article; to guess is 50 %. Nothing is published of this size and text.
 --config.model.head=masked leaves the next sentence out, --config.task.whole_words=true masks whole words.
-
-size   hardware                 time   test masked accuracy, % / test next accuracy, %: mean ± std (seeds)
-cpu    2 cores (AMD EPYC)      13:42   22.13 / 78.03 (1†)
 """
 
 from research.config import base, sized
@@ -40,9 +40,12 @@ def get_config(size="base"):
     config.log.every_steps = 100
     cpu = {
         "data.vocabulary_size": 4096,
+        "data.batch_size": 16,
         "model.width": 128,
+        "model.positions": "rotary",
+        "model.norm_first": True,
         "model.dropout": 0.0,
-        "optimizer.learning_rate": 1e-3,
+        "optimizer.learning_rate": 3e-3,
         "train.epochs": 7.0,
         "train.steps_per_call": 10,
     }
@@ -74,9 +77,9 @@ def sweep_masks():
 
 
 def sweep_form():
-    """BERT's form, the same with norms before (Xiong et al. 2020, arXiv:2002.04745), and a later one."""
-    later = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "hidden": 352, "norm_first": True}
-    return [{}, {"model.norm_first": True}, {f"model.{name}": value for name, value in later.items()}]
+    """BERT's form, with rotary positions, with norms before (Xiong et al. 2020, arXiv:2002.04745), and a later one."""
+    own = product(axis("model.positions", ("learned", "rotary")), axis("model.norm_first", (False, True)))
+    return own + [own[-1] | {"model.norm": "rms", "model.activation": "swiglu", "model.hidden": 352}]
 
 
 def sweep_memory():

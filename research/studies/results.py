@@ -234,13 +234,13 @@ def neighbours_header(found):
 
 
 def headers(judged, root):
-    """{config: lines at the end of its docstring}."""
-    found = {}
+    """{config: lines at the end of its docstring, none where nothing was measured}."""
+    found = {pathlib.Path(own.claim.file).stem: [] for own in judged}
     for own in judged:
         if own.runs:
             claim, compared = own.claim, own.claim.published is not None
             head = f"size   hardware                 time   {claims.titles(claim)}: mean ± std (seeds)"
-            lines = found.setdefault(pathlib.Path(claim.file).stem, [])
+            lines = found[pathlib.Path(claim.file).stem]
             lines += [head] * (head not in lines)
             line = f"{claim.size:<6} {own.runs[0]['hardware']:<22} {clock(own.seconds):>6}   {claims.ours(own, 'std')}"
             words = [claim.variant, f"{claims.published(claim)}: {claims.said(own)}" * compared]
@@ -277,7 +277,7 @@ def derived(root=ROOT):
         path = root / "configs" / f"{config}.py"
         docstring, quotes, code = path.read_text()[3:].partition('"""')
         docstring = re.sub(r"\n*size   hardware.*", "", docstring, flags=re.S).rstrip()
-        made[path] = '"""' + docstring + "\n\n" + "\n".join(lines) + "\n" + quotes + code
+        made[path] = '"""' + "\n".join([docstring, *[""] * bool(lines), *lines, quotes]) + code
     return made
 
 
