@@ -96,6 +96,12 @@ def test_a_claim_from_its_config_to_the_table(scratch, capsys):
     assert run_script("reproduce", "--write") == 0 and run_script("reproduce", "--check") == 0
     assert "| scratch | tiny |" in (scratch / "README.md").read_text()
     assert "(3)  at least 5: met, p" in (scratch / "configs/scratch.py").read_text()
+    (scratch / "results/scratch_tiny.json").unlink()  # a number that no run is kept of may stand nowhere
+    assert run_script("reproduce", "--check") == 1
+    said = capsys.readouterr().out
+    assert "README.md, line 6:" in said and "configs/scratch.py, line 2:" in said
+    assert run_script("reproduce", "--write") == 0 and run_script("reproduce", "--check") == 0
+    assert "hardware" not in (scratch / "configs/scratch.py").read_text()
 
 
 @pytest.mark.parametrize(
