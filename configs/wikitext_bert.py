@@ -12,6 +12,9 @@ python -m experiments.train --config=configs/wikitext_bert.py
 
 Half of the second sentences are out of another article; to guess is 50 %. Nothing is published of this size and text.
 --config.model.head=masked leaves the next sentence out, --config.task.whole_words=true masks whole words.
+
+size   hardware                 time   test masked accuracy, % / test next accuracy, %: mean ± std (seeds)
+cpu    2 cores (AMD EPYC)      12:46   43.94 / 79.89 (1†)
 """
 
 from research.config import base, sized
