@@ -12,9 +12,8 @@ python -m experiments.train --config=configs/newsgroups_bert.py:cpu --config.ini
 python -m experiments.train --config=configs/newsgroups_bert.py
 
 --config.data.remove=headers,footers,quotes leaves out what gives groups away, `bare` below. `pretrained` is the second
-command, `random` the same without init_from. README has a linear model beside them. Of the learning rates 2.5e-4, 5e-4
-and 1e-3, and of dropout 0.1 and none at the second, `cpu` has what was best on validation from pretrained parameters,
-one seed each.
+command, `random` the same without init_from. README has a linear model beside them. Of the learning rates 5e-4, 1e-3 and
+2e-3 `cpu` has what was best on validation from pretrained parameters, one seed each: 60, 72 and 74 %.
 """
 
 from research.config import base, sized
@@ -50,7 +49,7 @@ def get_config(size="base"):
         "model.positions": "rotary",
         "model.norm_first": True,
         "model.dropout": 0.0,
-        "optimizer.learning_rate": 5e-4,
+        "optimizer.learning_rate": 2e-3,
         "train.steps_per_call": 10,
     }
     tiny = {

@@ -13,7 +13,8 @@ python -m experiments.train --config=configs/sst2_bert.py
 GLUE keeps the labels of the test split to itself, so that its validation split is the test here, and validation is
 carved from train. Published of BERT-base on the same split: 92.3 % (Hugging Face's example of text classification).
 `pretrained` is the second command, `random` the same without init_from. The third reads pairs of texts, RTE's: whether
-the second follows from the first.
+the second follows from the first. Of the learning rates 5e-4 and 1e-3 `cpu` has what was best on validation after one
+epoch from pretrained parameters, one seed each: 83 and 85 %.
 """
 
 from research.config import base, sized
@@ -51,7 +52,7 @@ def get_config(size="base"):
         "model.context": 128,
         "model.positions": "rotary",
         "model.norm_first": True,
-        "optimizer.learning_rate": 5e-4,
+        "optimizer.learning_rate": 1e-3,
         "train.steps_per_call": 10,
     }
     tiny = {
