@@ -11,8 +11,8 @@ python -m experiments.train --config=configs/ner_bert.py:cpu --config.init_from=
     --config.data.tokenizer=runs/wikitext_bert/tokenizer.json
 python -m experiments.train --config=configs/ner_bert.py
 
-Test holds entities that train does not. `pretrained` is the second command, `random` the same without init_from. Of the
-learning rates 5e-4 and 1e-3 `cpu` has what was best on validation from pretrained parameters.
+Test holds entities that train does not. `pretrained` is the second command, `random` the same without init_from. Of
+the learning rates 5e-4 and 1e-3 `cpu` has what was best on validation from pretrained parameters.
 """
 
 from research.config import base, sized

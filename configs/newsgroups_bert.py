@@ -12,8 +12,8 @@ python -m experiments.train --config=configs/newsgroups_bert.py:cpu --config.ini
 python -m experiments.train --config=configs/newsgroups_bert.py
 
 --config.data.remove=headers,footers,quotes leaves out what gives groups away, `bare` below. `pretrained` is the second
-command, `random` the same without init_from. README has a linear model beside them. Of the learning rates 5e-4, 1e-3 and
-2e-3 `cpu` has what was best on validation from pretrained parameters, one seed each: 60, 72 and 74 %.
+command, `random` the same without init_from. README has a linear model beside them. Of the learning rates 5e-4, 1e-3
+and 2e-3 `cpu` has what was best on validation from pretrained parameters, one seed each: 60, 72 and 74 %.
 """
 
 from research.config import base, sized

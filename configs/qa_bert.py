@@ -14,8 +14,9 @@ python -m experiments.train --config=configs/qa_bert.py:cpu --config.init_from=r
 python -m experiments.train --config=configs/qa_bert.py
 
 XQuAD has a test split alone: of five of its articles three are trained on, one validates, one tests. SQuAD keeps its
-test to itself, so that its validation split is the test here, and validation is carved from train. Of the learning rates
-5e-4 and 1e-3 `cpu` has what was best on validation from pretrained parameters, one seed each: an F1 of 10 and 13 %.
+test to itself, so that its validation split is the test here, and validation is carved from train. Of the learning
+rates 5e-4 and 1e-3 `cpu` has what was best on validation from pretrained parameters, one seed each: an F1 of 10 and
+13 %.
 """
 
 from research.config import base, sized
