@@ -42,17 +42,15 @@ def get_config(size="base"):
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.3
     config.train.epochs = 3.0
-    config.eval.metric = "loss"  # over the examples of both
-    config.eval.direction = "min"
+    config.eval = {"every_epochs": 1.0, "metric": "loss", "direction": "min"}  # over the examples of both
     config.log.every_steps = 100
+    own = {"init_from": None, "data.tokenizer": "bert", "model.heads": 4}
     cpu = {
-        "init_from": None,
-        "data.tokenizer": "bert",
+        **own,
         "data.vocabulary_size": 4096,
         "data.max_len": 128,
         "data.buckets": (16, 32, 64),
         "model.layers": 4,
-        "model.heads": 4,
         "model.width": 128,
         "model.context": 128,
         "model.positions": "rotary",
@@ -62,8 +60,7 @@ def get_config(size="base"):
         "train.steps_per_call": 10,
     }
     tiny = {
-        "init_from": None,
-        "data.tokenizer": "bert",
+        **own,
         "data.vocabulary_size": 300,
         "data.max_len": 32,
         "data.buckets": (16,),
@@ -72,7 +69,6 @@ def get_config(size="base"):
         "data.validation": ("train[64:96]", "train[96:128]"),
         "data.test": ("validation[:32]", "test[:32]"),
         "model.layers": 2,
-        "model.heads": 4,
         "model.width": 16,
         "model.context": 32,
         "task.weights": ("newsgroups20=0.5",),
