@@ -12,8 +12,8 @@ python -m experiments.train --config=configs/ner_bert.py:cpu --config.init_from=
 python -m experiments.train --config=configs/ner_bert.py
 
 Test holds entities that train does not. `pretrained` is the second command, `random` the same without init_from. Of
-the learning rates 5e-4 and 1e-3 `cpu` has what was best on validation from pretrained parameters, one seed each: an F1
-of 24 and 22 %.
+the learning rates 5e-4 and 1e-3 `cpu` has what was best on validation, one seed each: an F1 of 24 and 22 % from
+pretrained parameters, and of 15.66 and 15.65 % from random ones.
 """
 
 from research.config import base, sized

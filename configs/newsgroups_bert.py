@@ -83,9 +83,8 @@ def get_config(size="base"):
 
 
 def sweep_start():
-    """What pretraining brings: random parameters and pretrained ones, each at the learning rate that is best for it."""
-    random, pretrained = starts("runs/wikitext_bert")
-    return [{**random, "optimizer.learning_rate": 5e-4}, pretrained]
+    """What pretraining brings: the same fine-tuning, from random parameters and from pretrained ones."""
+    return starts("runs/wikitext_bert", random_rate=5e-4)
 
 
 def claims():

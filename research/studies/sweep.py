@@ -41,10 +41,16 @@ def together(*sweeps):
     return [_joined(points) for points in zip(*sweeps)]
 
 
-def starts(run):
-    """What pretraining brings: random parameters and those of a run, both with the tokenizer of this one."""
-    random = {"data.tokenizer": f"{run}/tokenizer.json"}
-    return [random, {**random, "init_from": run}]
+def starts(run, random_rate=None):
+    """What pretraining brings: random parameters and those of a run, both with the tokenizer of this one.
+
+    Args:
+        random_rate: the learning rate of random parameters, where it is not that of the config: at the one that is best
+            for pretrained ones they may reach less than they can, and pretraining would seem to bring more than it did.
+    """
+    tokenizer = {"data.tokenizer": f"{run}/tokenizer.json"}
+    own = {} if random_rate is None else {"optimizer.learning_rate": random_rate}
+    return [{**tokenizer, **own}, {**tokenizer, "init_from": run}]
 
 
 def chain(*sweeps):
