@@ -1,10 +1,11 @@
 """What tables say of measured results: ratios that other work on the machine cannot bend unseen, and sides."""
 
 import pytest
+from scipy import stats
 
 from research.metrics import shown
 from research.studies import claims
-from research.studies.results import TABLES, disturbed, ratios, similarity
+from research.studies.results import TABLES, disturbed, pretraining, ratios, similarity
 
 
 def row(ours, torch):
@@ -66,4 +67,21 @@ def test_a_linear_model_stands_beside_our_runs_on_the_same_messages():
     assert list(rows_of({"sides": {f"linear, {bare}": [run(0.7, 5)]}}, kept))[1:] == [
         ("linear", bare, "70.00", "1†", "0:05"),
         ("newsgroups_gpt:cpu from wikitext_gpt's parameters", bare, "55 ± 7", "2†", "1:01"),
+    ]
+
+
+def test_what_pretraining_brings_is_told_of_pairs_with_several_seeds():
+    def kept(file, variant, *values):
+        claim = claims.Claim(f"configs/{file}.py", None, "cpu", "accuracy", variant=variant)
+        return claims.Judged(claim, [{"metrics": {"test/accuracy": value}} for value in values], None, "", "")
+
+    both = [kept("ner", "random+bare", 0.5, 0.52, 0.48), kept("ner", "pretrained+bare", 0.6, 0.63, 0.63)]
+    same = [kept("qa", "random", 0.2, 0.3), kept("qa", "pretrained", 0.2, 0.3)]
+    unpaired = [kept("ner", "random", 0.5, 0.6), kept("gpt", "pretrained", 0.5, 0.6), kept("mlp", "", 0.5, 0.6)]
+    one = [kept("sst", "random", 0.5), kept("sst", "pretrained", 0.6, 0.7)]
+    _, *rows = pretraining(both + unpaired + same + one)
+    p = stats.ttest_ind([0.5, 0.52, 0.48], [0.6, 0.63, 0.63], equal_var=False).pvalue
+    assert rows == [
+        ("ner+bare:cpu", "test accuracy, %", "50.0 ± 2.0 (3)", "62.0 ± 1.7 (3)", "12 ± 4", f"{2 * p:.3f}"),
+        ("qa:cpu", "test accuracy, %", "25 ± 7 (2†)", "25 ± 7 (2†)", "0 ± 30", "1.000"),
     ]

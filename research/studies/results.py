@@ -14,8 +14,8 @@ import re
 import numpy as np
 
 from research.errors import UserError
-from research.studies import claims
-from research.studies.statistics import summary
+from research.studies import claims, tables
+from research.studies.statistics import compare, holm, summary
 from research.studies.tables import Cell, Table, as_lines, clock, factor_of, figure, markdown, seeds
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,6 +50,27 @@ def reasons(judged):
     for found in judged:
         if found.verdict == "not met":
             yield f"- {found.claim.name}, {found.claim.size}, is not met: {found.claim.why}"
+
+
+def pretraining(judged):
+    """Rows of what pretraining brings: each claim from random parameters beside the same from pretrained ones.
+
+    The difference has the 95 % interval of Welch's t; the p of its being none are Holm's, over all rows.
+    """
+    yield "fine-tuned", "metric", "random parameters (seeds)", "pretrained ones (seeds)", "difference", "p"
+    named = {(own.claim.name, own.claim.size): own for own in judged if len(own.runs) > 1}
+    rows = []
+    for (name, size), own in named.items():
+        other = named.get((name.replace("+random", "+pretrained"), size))
+        if other not in (None, own):
+            metric = own.claim.metrics[0]
+            sides = [[run["metrics"][metric] for run in side.runs] for side in (own, other)]
+            rows.append((f"{name.replace('+random', '')}:{size}", metric, sides, compare(*reversed(sides))))
+    for (name, metric, sides, found), p in zip(rows, holm([found.p for *_, found in rows])):
+        factor, half = factor_of(metric), found.interval[1] - found.difference
+        reached = (f"{figure(summary(side), 'std', factor)} ({seeds(len(side))})" for side in sides)
+        change = " ± ".join(tables.rounded(factor * found.difference, factor * half))
+        yield name, tables.title(metric), *reached, change, tables.probability(p)
 
 
 def speed_beside(what):
@@ -265,6 +286,7 @@ def derived(root=ROOT):
         raise UserError(2, f"{readme}: not there; --check and --write are for the repository's folder")
     text = _between(readme.read_text(), "results", _table(results_table(judged)))
     text = _between(text, "not met", list(reasons(judged)))
+    text = _between(text, "pretraining", _table(pretraining(judged)))
     example = [own for own in judged if (own.claim.name, own.claim.size) == EXAMPLE]
     text = _between(text, "claim", ["", *(f"    {line}".rstrip() for line in as_lines(claims.table(example))), ""])
     for file, (name, rows_of) in TABLES.items():
