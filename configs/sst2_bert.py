@@ -17,6 +17,10 @@ carved from train. Published of BERT-base on the same split: 92.3 % (Hugging Fac
 has the learning rate that was best for it on validation, one seed each: from pretrained parameters 83, 85 and 86 % at
 5e-4, 1e-3 and 2e-3, from random ones 84, 85, 86 and 84 % at 2.5e-4, 5e-4, 1e-3 and 2e-3. The third command reads pairs
 of texts, RTE's: whether the second follows from the first.
+
+size   hardware                 time   test accuracy, %: mean ± std (seeds)
+cpu    2 cores (AMD EPYC)       2:30   79.0 ± 1.2 (3)  random
+cpu    2 cores (AMD EPYC)       2:23   79.9 ± 0.4 (3)  pretrained
 """
 
 from research.config import base, sized
