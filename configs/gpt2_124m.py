@@ -56,7 +56,7 @@ def get_config(size="base"):
         "data.vocabulary_size": 300,
         "data.splits.train": "train[:64]",
         "data.splits.test": "test[:8]",
-        "model.layers": 2,
+        "model.layers": 1,
         "model.heads": 2,
         "model.width": 16,
         "model.context": 32,

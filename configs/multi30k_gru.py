@@ -66,6 +66,7 @@ def get_config(size="base"):
         "data.splits.test": "test[:16]",
         "model.width": 16,
         "model.embedding": 16,
+        "model.dropout": 0.0,
         "task.beam_size": 2,
         "train.epochs": 4,
         "eval.every_epochs": 2,

@@ -65,12 +65,13 @@ def get_config(size="base"):
     }
     tiny = {
         **own,
-        "data.vocabulary_size": 150,
+        "data.vocabulary_size": 120,
         "data.max_len": 32,
         "data.stride": 12,
         "data.question_len": 12,
         "data.batch_size": 16,
-        "model.layers": 2,
+        "model.layers": 1,
+        "model.dropout": 0.0,
         "model.heads": 4,
         "model.width": 16,
         "model.context": 32,

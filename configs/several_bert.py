@@ -62,14 +62,15 @@ def get_config(size="base"):
     }
     tiny = {
         **own,
-        "data.vocabulary_size": 300,
+        "data.vocabulary_size": 120,
         "data.max_len": 32,
-        "data.buckets": (16,),
+        "data.buckets": (),
         "data.batch_size": 16,
         "data.train": ("train[:64]", "train[:96]"),
         "data.validation": ("train[64:96]", "train[96:128]"),
         "data.test": ("validation[:32]", "test[:32]"),
-        "model.layers": 2,
+        "model.layers": 1,
+        "model.dropout": 0.0,
         "model.width": 16,
         "model.context": 32,
         "task.weights": ("newsgroups20=0.5",),

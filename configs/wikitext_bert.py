@@ -54,12 +54,13 @@ def get_config(size="base"):
     }
     tiny = {
         "data.max_len": 32,
-        "data.vocabulary_size": 300,
+        "data.vocabulary_size": 120,
         "data.batch_size": 8,
         "data.splits.train": "train[:24]",
         "data.splits.validation": "validation[:8]",
         "data.splits.test": "test[:8]",
-        "model.layers": 2,
+        "model.layers": 1,
+        "model.dropout": 0.0,
         "model.width": 16,
         "model.context": 32,
         "task.weights": ("next_loss=0.5",),

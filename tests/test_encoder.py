@@ -92,7 +92,7 @@ def test_a_rotary_encoder_sees_distances_alone():
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_tells_what_it_says_and_reads_every_parameter(head):
     parts = ("a:label:3", "b:tags:3", "c:span:2") if head == "several" else ()
-    model, params = made(head=head, dropout=0.0, parts=parts)
+    model, params = made(head=head, layers=1, dropout=0.0, parts=parts)
     x, types = tokens(), jnp.asarray([[0] * 5 + [1] * 5] * 2)
     shapes = {"masked": (2, 10, 11), "next": (2, 2), "label": (2, 3), "tags": (2, 10, 3), "span": (2, 10, 2),
               "states": (2, 10, 8), "pooled": (2, 8), "a": (2, 3), "b": (2, 10, 3), "c": (2, 10, 2)}  # fmt: skip

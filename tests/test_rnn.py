@@ -19,7 +19,7 @@ MASK = (np.arange(7)[None] < LENGTHS[:, None]).astype(np.float32)
 
 def layers(cell, **fields):
     model = Recurrent(inputs=5, width=6, cell=cell, **fields)
-    variables = model.init(jax.random.key(0), X, MASK)
+    variables = jax.jit(model.init)(jax.random.key(0), X, MASK)
     # Biases are zeros at the start: an exchange of two of them would not be seen.
     leaves, tree = jax.tree.flatten(variables)
     return model, jax.tree.unflatten(tree, [x + 0.1 * RNG.normal(size=x.shape).astype(x.dtype) for x in leaves])
@@ -72,7 +72,7 @@ def test_outputs_states_and_gradients_are_pytorchs(torch_fixture, case):
                 total += (last[i][j] * weights[0]).sum()
         return total
 
-    value, (to_params, to_x) = jax.value_and_grad(loss, (0, 1))(params, x)
+    value, (to_params, to_x) = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
     np.testing.assert_allclose(value, stored[f"{case}.loss"], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(to_x, stored[f"{case}.grad.inputs"], atol=5e-5)
     theirs = part("grad")
@@ -93,9 +93,8 @@ def test_gradients_by_finite_differences(cell, bidirectional):
             outputs, last = model.apply(variables, x, MASK, initial)
             return jnp.square(outputs).sum() + sum(jnp.sin(s).sum() for layer in last for s in layer)
 
-        check_grads(
-            score, (variables, jnp.asarray(X, jnp.float64), initial), 1, ["rev"], atol=1e-6, rtol=1e-6, eps=1e-5
-        )
+        given = variables, jnp.asarray(X, jnp.float64), initial
+        check_grads(jax.jit(score), given, 1, ["rev"], atol=1e-6, rtol=1e-6, eps=1e-5)
 
 
 @pytest.mark.smoke
@@ -103,9 +102,10 @@ def test_gradients_by_finite_differences(cell, bidirectional):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_padded_batch_equals_its_sequences_one_by_one(cell, bidirectional):
     model, variables = layers(cell, layers=2, bidirectional=bidirectional)
-    outputs, last = model.apply(variables, X, MASK)
+    apply = jax.jit(model.apply)
+    outputs, last = apply(variables, X, MASK)
     for i, n in enumerate(LENGTHS):
-        alone, final = model.apply(variables, X[i : i + 1, :n], MASK[i : i + 1, :n])
+        alone, final = apply(variables, X[i : i + 1, :n], MASK[i : i + 1, :n])
         assert_same_numbers(outputs[i, :n], alone[0])
         assert not np.any(outputs[i, n:])
         assert_same_numbers(jax.tree.map(lambda s: s[i], last), jax.tree.map(lambda s: s[0], final))

@@ -59,9 +59,12 @@ def apply(model, variables, *inputs, **options):
     return model.apply(variables, *inputs, **options)
 
 
-@pytest.mark.parametrize("fields", KINDS, ids=str)
-@pytest.mark.parametrize("cell", CELLS)
-def test_decoding_step_by_step_gives_the_logits_of_teacher_forcing(fields, cell):
+@pytest.mark.parametrize(
+    "cell,fields",
+    [*(("gru", fields) for fields in KINDS), *((cell, KINDS[3]) for cell in CELLS if cell != "gru")],
+    ids=str,
+)
+def test_decoding_step_by_step_gives_the_logits_of_teacher_forcing(cell, fields):
     model, variables = build(cell=cell, **fields)
     logits = apply(model, variables, *inputs())
     one_by_one, _ = step_by_step(model, variables, SOURCE, BEFORE)
