@@ -59,6 +59,7 @@ def get_config(size="base"):
         **small,
         "data.vocabulary_size": 300,
         "data.max_len": 32,
+        "data.buckets": (16,),
         "data.remove": ("headers", "footers", "quotes"),
         "data.splits.train": "train[:64]",
         "data.splits.validation": "train[64:96]",

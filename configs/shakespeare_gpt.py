@@ -68,7 +68,6 @@ def get_config(size="base"):
         "data.splits.validation": "validation[:8]",
         "data.splits.test": "test[:8]",
         "model.layers": 1,
-        "model.dropout": 0.0,
         "model.heads": 2,
         "model.width": 16,
         "optimizer.learning_rate": 1e-2,

@@ -8,7 +8,7 @@ python -m experiments.train --config=configs/sst2_bert.py:cpu --config.optimizer
 python -m experiments.train --config=configs/sst2_bert.py:cpu --config.init_from=runs/wikitext_bert \
     --config.data.tokenizer=runs/wikitext_bert/tokenizer.json
 python -m experiments.train --config=configs/sst2_bert.py:cpu --config.data.name=glue/rte --config.data.tokenizer=bert \
-    --config.data.max_len=128
+    --config.data.max_len=128 --config.train.epochs=3
 python -m experiments.train --config=configs/sst2_bert.py
 
 GLUE keeps the labels of the test split to itself, so that its validation split is the test here, and validation is
