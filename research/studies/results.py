@@ -62,7 +62,7 @@ def pretraining(judged):
     rows = []
     for (name, size), own in named.items():
         other = named.get((name.replace("+random", "+pretrained"), size))
-        if other not in (None, own):
+        if "+random" in name and other:
             metric = own.claim.metrics[0]
             sides = [[run["metrics"][metric] for run in side.runs] for side in (own, other)]
             rows.append((f"{name.replace('+random', '')}:{size}", metric, sides, compare(*reversed(sides))))
