@@ -1,5 +1,7 @@
 """Invariants of the step: the same numbers however a batch is cut, the same bits from the same key."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from research.errors import UserError
 from research.models import MODELS
 from research.models.layers import head
 from research.optimizers import make_optimizer
-from research.randomness import run_key
+from research.randomness import fold, fold_each, run_key
 from research.tasks import TASKS
 from research.train_step import eval_variables, make_train_step, make_update
 
@@ -144,6 +146,23 @@ def test_k_steps_a_call_equal_k_calls(parallel, devices):
             assert_same_numbers(jax.tree.map(lambda x: x[i], metrics), measured[first + i])
     assert int(other.step) == 5
     assert_same_numbers(other, state)
+
+
+def test_what_a_run_draws_is_what_jaxs_own_keys_draw():
+    def draws(key):
+        given, each = [fold(key, "some", i) for i in range(9)], fold_each(key, "each", jnp.arange(3))
+        many = [jax.random.normal(given[i], shape) for i, shape in enumerate([(), (1,), (5, 3, 7), (2, 0), (129,)])]
+        widths = [jax.random.bits(given[5], (6, 5), dtype) for dtype in ("uint8", "uint16", "uint32")]
+        more = jax.random.randint(given[6], (7,), 0, 10), jax.random.permutation(given[7], 8), jax.random.split(given[8])
+        apart = jax.vmap(lambda key: jax.random.truncated_normal(key, -2, 2, (4, 5)))(each)
+        return [*many, *widths, *more[:2], jax.random.key_data(more[2]), apart]
+
+    theirs, ours = jax.random.key(3), run_key(3)
+    assert_same_bits(jax.jit(draws)(ours), jax.jit(draws)(theirs))
+    assert_same_bits(jax.random.uniform(ours, (3, 4)), jax.random.uniform(theirs, (3, 4)))
+    for shape, own in [((2**16, 2**16 - 1), True), ((2**16, 2**16), False)]:  # the counter has 32 bits
+        lowered = jax.jit(partial(jax.random.bits, shape=shape)).lower(ours)  # JAX's own has a loop
+        assert own == ("while" not in lowered.as_text())
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_another_step():
