@@ -47,6 +47,8 @@ def get_config(size="base"):
         "model.positions": "rotary",
         "model.norm_first": True,
         "optimizer.learning_rate": 2e-4,
+        "optimizer.warmup_epochs": 0.02,
+        "train.epochs": 0.2,
         "train.steps_per_call": 10,
     }
     tiny = {
