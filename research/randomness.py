@@ -24,8 +24,8 @@ def _number(purpose):
 def _bits(key, width, shape):
     """What jax.random.bits draws with its own keys, to the bit.
 
-    On a CPU JAX goes through Threefry's rounds by a loop over arrays; written out they are one operation, fused with what
-    reads it: half the time, and a fifth of the time to compile.
+    On a CPU JAX goes through Threefry's rounds by a loop over arrays; written out they are one operation, fused with
+    what reads it: half the time, and a fifth of the time to compile.
     """
     if width != 32 or math.prod(shape) >= 2**32:
         return threefry_prng_impl.random_bits(key, width, shape)
