@@ -4,15 +4,18 @@ Section 4.4: of two texts, one of the same article and one of another, the right
 that follows, and one out of another article of WikiText-2. A vector is the mean over a text's tokens.
 
 `base` goes on from Hugging Face's BERT-base, out of a folder or their hub, and wants a GPU. `cpu` begins with
-parameters drawn at random, or with those of a run of wikitext_bert:cpu, whose form it has.
+parameters drawn at random, or with those of a run of wikitext_bert:cpu, whose form it has, and reads a fifth of the
+pairs, in minutes.
 
-python -m experiments.train --config=configs/sentences_bert.py:cpu --workdir=runs/sentences_bert
+python -m experiments.train --config=configs/sentences_bert.py:cpu --config.optimizer.learning_rate=1e-3 \
+    --workdir=runs/sentences_bert
 python -m experiments.train --config=configs/sentences_bert.py:cpu --config.init_from=runs/wikitext_bert \
     --config.data.tokenizer=runs/wikitext_bert/tokenizer.json
 python -m experiments.train --config=configs/sentences_bert.py
 
-Nothing is published of this text; to guess is 50 %. `pretrained` is the second command, `random` the same without
-init_from.
+Nothing is published of this text; to guess is 50 %. `pretrained` is the second command, `random` the first with the
+tokenizer of the second. Of 2e-4 and 1e-3 each has what was best on validation, one seed each: from random parameters
+72.0 and 74.2 %, from pretrained ones 87.1 and 86.5 %.
 """
 
 from research.config import base, sized
@@ -77,7 +80,7 @@ def get_config(size="base"):
 
 def sweep_start():
     """What pretraining brings: the same fine-tuning, from random parameters and from pretrained ones."""
-    return starts("runs/wikitext_bert")
+    return starts("runs/wikitext_bert", random_rate=1e-3)
 
 
 def claims():
