@@ -16,6 +16,10 @@ python -m experiments.train --config=configs/sentences_bert.py
 Nothing is published of this text; to guess is 50 %. `pretrained` is the second command, `random` the first with the
 tokenizer of the second. Of 2e-4 and 1e-3 each has what was best on validation, one seed each: from random parameters
 72.0 and 74.2 %, from pretrained ones 87.1 and 86.5 %.
+
+size   hardware                 time   test accuracy, %: mean ± std (seeds)
+cpu    2 cores (AMD EPYC)       2:46   77.9 ± 1.3 (3)  random
+cpu    2 cores (AMD EPYC)       2:04   88.47 ± 0.14 (3)  pretrained
 """
 
 from research.config import base, sized
@@ -57,7 +61,7 @@ def get_config(size="base"):
     tiny = {
         "init_from": None,
         "data.tokenizer": "bert",
-        "data.vocabulary_size": 120,
+        "data.vocabulary_size": 70,
         "data.max_len": 32,
         "data.splits.train": "train[:24]",
         "data.splits.validation": "validation[:8]",
