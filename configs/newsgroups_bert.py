@@ -63,7 +63,7 @@ def get_config(size="base"):
     tiny = {
         "init_from": None,
         "data.tokenizer": "bert",
-        "data.vocabulary_size": 120,
+        "data.vocabulary_size": 70,
         "data.max_len": 32,
         "data.remove": ("headers", "footers", "quotes"),
         "data.splits.train": "train[:64]",

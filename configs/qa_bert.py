@@ -69,7 +69,7 @@ def get_config(size="base"):
     }
     tiny = {
         **own,
-        "data.vocabulary_size": 120,
+        "data.vocabulary_size": 70,
         "data.max_len": 32,
         "data.stride": 12,
         "data.question_len": 12,

@@ -62,7 +62,7 @@ def get_config(size="base"):
     }
     tiny = {
         **own,
-        "data.vocabulary_size": 120,
+        "data.vocabulary_size": 70,
         "data.max_len": 32,
         "data.buckets": (),
         "data.batch_size": 16,

@@ -65,7 +65,7 @@ def get_config(size="base"):
     tiny = {
         "init_from": None,
         "data.tokenizer": "bert",
-        "data.vocabulary_size": 120,
+        "data.vocabulary_size": 70,
         "data.buckets": (),
         "data.max_len": 32,
         "data.batch_size": 16,

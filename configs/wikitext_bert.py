@@ -54,7 +54,7 @@ def get_config(size="base"):
     }
     tiny = {
         "data.max_len": 32,
-        "data.vocabulary_size": 120,
+        "data.vocabulary_size": 70,
         "data.batch_size": 8,
         "data.splits.train": "train[:24]",
         "data.splits.validation": "validation[:8]",

@@ -15,6 +15,7 @@ from research.data.batches import open_split, read
 from research.data.questions import OUTSIDE, questions, xquad
 from research.errors import UserError
 from research.evaluation import evaluate
+from research.randomness import run_key
 from research.tasks.answer_span import answer_scores, best_span, span_losses, span_scores
 
 MEMORY = 2**31
@@ -215,7 +216,7 @@ def test_scores_are_those_of_squads_script():
 
 def test_a_question_is_answered_by_its_surest_window_and_evaluated_once(dataset):
     setup = make_setup(**CASE)
-    variables = {"params": jax.jit(setup.init)(jax.random.key(3)).params}
+    variables = {"params": jax.jit(setup.init)(run_key(3)).params}
     found = evaluate(setup, variables, "validation")
     split = setup.splits["validation"]
     batch = {**read(split, np.arange(len(split))), "mask": np.ones(len(split), np.float32)}
@@ -272,7 +273,7 @@ def test_one_batch_of_questions_is_learnt_by_heart():
     setup = make_setup(2, **{**CASE, "optimizer__name": "adam", "optimizer__learning_rate": 3e-3})
     step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
     batch = {**read(setup.splits["train"], np.arange(8)), "mask": np.ones(8, np.float32)}
-    state = jax.jit(setup.init)(jax.random.key(0))
+    state = jax.jit(setup.init)(run_key(0))
     for _ in range(120):
         state, metrics = step(state, {}, batch, jax.random.key(0))
     total, count = metrics["accuracy"]

@@ -21,6 +21,7 @@ from research.data import tokenize, train_tokenizer
 from research.errors import UserError
 from research.models.encoder import Encoder
 from research.pretrained.bert import KINDS
+from research.randomness import run_key
 from research.tasks.losses import cross_entropy, masked
 
 HF = SHARED / "fixtures" / "hf"
@@ -121,7 +122,7 @@ def small(head, **fields):
     """A small encoder and its variables, none of them where it begins."""
     classes = 3 if head in ("label", "tags") else None
     model, drawn = Encoder(**{**SMALL, **fields}, head=head, classes=classes), np.random.default_rng(0)
-    variables = {"params": jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
+    variables = {"params": jax.jit(model.init)(run_key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
     return model, jax.tree.map(lambda x: x + jnp.asarray(drawn.normal(size=x.shape), x.dtype), variables)
 
 

@@ -13,6 +13,7 @@ from research.data import open_dataset, text
 from research.data.batches import eval_batches, open_split
 from research.errors import UserError
 from research.pretrained import layout
+from research.randomness import run_key
 
 MEMORY = 2**31
 PAIRS = {
@@ -157,7 +158,7 @@ def test_names_of_labels_go_out_and_in_and_a_head_of_another_order_is_refused(tm
     case = {"data__name": "glue/sst2", **own, "train__steps": 2, "eval__every_steps": 2}
     case |= {"eval__metric": "accuracy", "eval__direction": "max"}
     setup = make_setup(**case)
-    variables, ids = {"params": jax.jit(setup.init)(jax.random.key(0)).params}, setup.dataset.tokenizer
+    variables, ids = {"params": jax.jit(setup.init)(run_key(0)).params}, setup.dataset.tokenizer
     for name, labels in {"same": ("negative", "positive"), "turned": ("positive", "negative"), "other": ("a", "b"),
                          "none": ()}.items():  # fmt: skip
         pretrained.save(tmp_path / name, setup.model, variables, ids, labels)

@@ -19,6 +19,7 @@ from research.inference import continuation
 from research.models.decoder import Decoder
 from research.models.recurrent import RecurrentLM
 from research.optimizers import stacked_like
+from research.randomness import run_key
 
 V, CONTEXT = 29, 16
 SMALL = {"layers": 2, "heads": 4, "width": 16, "context": CONTEXT, "vocabulary": V}
@@ -45,7 +46,7 @@ NONE = Ids()
 def form(request):
     """A small model, and variables that make its distributions uneven."""
     model = FORMS[request.param]
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4)))
+    variables = jax.jit(model.init)(run_key(0), jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4)))
     drawn = np.random.default_rng(3)
     return model, jax.tree.map(lambda x: x + jnp.asarray(0.4 * drawn.normal(size=x.shape), x.dtype), variables)
 

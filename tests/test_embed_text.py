@@ -11,6 +11,7 @@ from research.data.batches import read
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.inference import similarity
+from research.randomness import run_key
 from research.tasks.embed_text import embedded, parts
 
 CASE = {**CASES["encoder"], "model__name": "encoder", "model__head": "none", "task__name": "embed_text"}
@@ -24,7 +25,7 @@ def setup():
 
 @pytest.fixture(scope="module")
 def variables(setup):
-    params = jax.jit(setup.init)(jax.random.key(0)).params
+    params = jax.jit(setup.init)(run_key(0)).params
     drawn = np.random.default_rng(0)
     return {"params": jax.tree.map(lambda x: x + 0.1 * jnp.asarray(drawn.normal(size=x.shape), x.dtype), params)}
 

@@ -10,6 +10,7 @@ from research.errors import UserError
 from research.models import attention, encoder, transformer
 from research.models.encoder import HEADS, Encoder
 from research.optimizers import is_decayed, unstacked
+from research.randomness import run_key
 from research.tasks.task import check_head
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def tokens(B=2, T=10, V=11):
 def made(**fields):
     """A small encoder and its parameters, none of them where it begins."""
     model = Encoder(**{**SMALL, **fields})
-    params = jax.jit(model.init)(jax.random.key(0), tokens())["params"]
+    params = jax.jit(model.init)(run_key(0), tokens())["params"]
     return model, jax.tree.map(lambda x: x + 0.3 * jnp.asarray(RNG.normal(size=x.shape), x.dtype), params)
 
 
@@ -115,7 +116,7 @@ def test_stacked_layers_and_rematerialised_ones_train_with_the_same_numbers(fiel
 
     def trained(scan, remat):
         model = Encoder(**{**SMALL, "dropout": 0.2, **fields}, scan=scan, remat=remat)
-        params = jax.jit(model.init)(jax.random.key(0), x)["params"]
+        params = jax.jit(model.init)(run_key(0), x)["params"]
         own = {"train": True, "rngs": {"dropout": jax.random.key(1)}}
         score = lambda params: jnp.square(model.apply({"params": params}, x, mask, **own)).mean()
         loss, gradient = jax.jit(jax.value_and_grad(score))(params)

@@ -17,6 +17,7 @@ from research.data.prepare import prepare
 from research.data.recipes import RECIPES
 from research.errors import UserError
 from research.models.decoder import Decoder
+from research.randomness import run_key
 
 GPT2 = SHARED / "fixtures" / "hf" / "gpt2-tiny"
 MEMORY = 2**31
@@ -129,7 +130,7 @@ def test_removals_come_in_one_order_and_are_a_part_of_what_the_data_are_known_by
 def test_the_last_token_tells_the_label_and_padding_changes_nothing():
     model = Decoder(layers=2, heads=2, width=8, context=12, vocabulary=11, head="label", classes=3)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 11, (4, 6)), jnp.int32)
-    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    params = jax.jit(model.init)(run_key(0), tokens)["params"]
     logits = jax.jit(lambda tokens, mask: model.apply({"params": params}, tokens, mask))
     alone = jnp.concatenate([logits(tokens[i : i + 1, :n], jnp.ones((1, n))) for i, n in enumerate((6, 4, 1, 2))])
     mask = jnp.arange(6)[None] < jnp.asarray([6, 4, 1, 2])[:, None]
@@ -253,7 +254,7 @@ def test_a_run_on_running_text_with_a_foreign_tokenizer_scores_each_token_once(t
            "data__context": 4}  # fmt: skip
     setup = make_setup(**own)
     split = setup.splits["validation"]
-    variables = {"params": jax.jit(setup.init)(jax.random.key(0)).params}
+    variables = {"params": jax.jit(setup.init)(run_key(0)).params}
     batch = {**read(split, np.arange(len(split))), "mask": np.ones(len(split), np.float32)}
     sums, _ = setup.task.evaluate(setup.model, variables, batch, None)
     ids = setup.dataset.tokenizer

@@ -161,7 +161,7 @@ def test_packed_documents_begin_anew_and_each_token_is_scored_once(packed):
 def test_packed_documents_are_scored_as_each_is_alone(packed, kind):
     dataset, rows, _ = packed
     model = Decoder(layers=2, heads=2, width=8, context=24, positions=kind, vocabulary=dataset.tokenizer.size)
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
+    variables = jax.jit(model.init)(run_key(0), jnp.zeros((1, 4), jnp.int32))
     variables = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), variables)
     task = next_token(dataset)
     found = task.predict(model, variables, rows)["log_probabilities"]

@@ -19,6 +19,7 @@ from research.data import tokenize, train_tokenizer
 from research.errors import UserError
 from research.models.decoder import Decoder
 from research.models.mlp import MLP
+from research.randomness import run_key
 
 HF, BAD = SHARED / "fixtures" / "hf", SHARED / "fixtures" / "bad"
 FOLDERS = ("gpt2-tiny", "gpt2-tiny-sharded", "gpt2-tiny-noprefix", "gpt2-tiny-classifier", "gpt2-tiny-bf16")
@@ -41,7 +42,7 @@ def gpt2(tmp_path):
 def small(choice=False, **fields):
     """A small decoder and its variables, none of them where it begins; with a second head, if it is to choose."""
     model, drawn = Decoder(**{**SMALL, **fields}), np.random.default_rng(0)
-    variables = {"params": jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
+    variables = {"params": jax.jit(model.init)(run_key(0), jnp.zeros((1, 1), jnp.int32))["params"]}
     variables |= {"choice": {"kernel": jnp.zeros((8, 1)), "bias": jnp.zeros(1)}} if choice else {}
     return model, jax.tree.map(lambda x: x + jnp.asarray(drawn.normal(size=x.shape), x.dtype), variables)
 

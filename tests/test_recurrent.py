@@ -20,7 +20,7 @@ TOKENS = RNG.integers(4, 9, (3, 6)) * (np.arange(6)[None] < LENGTHS[:, None])
 
 
 def build(model):
-    variables = jax.jit(model.init)(jax.random.key(0), TOKENS, TOKENS != 0)
+    variables = jax.jit(model.init)(run_key(0), TOKENS, TOKENS != 0)
     return jax.jit(lambda tokens: model.apply(variables, tokens, tokens != 0))
 
 

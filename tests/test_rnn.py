@@ -10,6 +10,7 @@ from jax.test_util import check_grads
 from research.errors import UserError
 from research.models.rnn import CELLS, Recurrent, step
 from research.pretrained.torch_rnn import from_torch, to_torch
+from research.randomness import run_key
 
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([7, 1, 4, 6])
@@ -19,7 +20,7 @@ MASK = (np.arange(7)[None] < LENGTHS[:, None]).astype(np.float32)
 
 def layers(cell, **fields):
     model = Recurrent(inputs=5, width=6, cell=cell, **fields)
-    variables = jax.jit(model.init)(jax.random.key(0), X, MASK)
+    variables = jax.jit(model.init)(run_key(0), X, MASK)
     # Biases are zeros at the start: an exchange of two of them would not be seen.
     leaves, tree = jax.tree.flatten(variables)
     return model, jax.tree.unflatten(tree, [x + 0.1 * RNG.normal(size=x.shape).astype(x.dtype) for x in leaves])

@@ -92,7 +92,7 @@ def setup():
 
 @pytest.fixture(scope="module")
 def params(setup):
-    params, drawn = jax.jit(setup.init)(jax.random.key(0)).params, np.random.default_rng(0)
+    params, drawn = jax.jit(setup.init)(run_key(0)).params, np.random.default_rng(0)
     return jax.tree.map(lambda x: x + 0.05 * jnp.asarray(drawn.normal(size=x.shape), x.dtype), params)
 
 
@@ -194,7 +194,7 @@ def test_an_evaluation_has_the_metrics_that_each_task_has_alone(case):
     setup = make_setup(**case)
     drawn = np.random.default_rng(1)
     params = jax.tree.map(lambda x: x + 0.1 * jnp.asarray(drawn.normal(size=x.shape), x.dtype),
-                          jax.jit(setup.init)(jax.random.key(0)).params)  # fmt: skip
+                          jax.jit(setup.init)(run_key(0)).params)  # fmt: skip
     found = evaluate(setup, {"params": params}, "validation")
     wanted = {}
     for name, part in setup.dataset.parts.items():

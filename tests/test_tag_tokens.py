@@ -15,6 +15,7 @@ from research.data.batches import open_split, read
 from research.data.dataset import UNTAGGED
 from research.errors import UserError
 from research.evaluation import evaluate
+from research.randomness import run_key
 from research.tasks.tag_tokens import parsed, phrase_scores, phrases
 
 MEMORY = 2**31
@@ -155,7 +156,7 @@ def test_tags_outside_the_set_or_not_one_a_word_are_refused(example, message, mo
 
 def test_buckets_and_batches_change_no_score():
     whole = make_setup(**CASE)
-    variables = {"params": jax.jit(whole.init)(jax.random.key(1)).params}
+    variables = {"params": jax.jit(whole.init)(run_key(1)).params}
     wanted = evaluate(whole, variables, "validation")
     assert 0 < wanted["accuracy"] < 1 and 0 < wanted["f1"] < 1 and wanted["precision"] != wanted["recall"]
     for more in ({"data__buckets": (12,)}, {"data__eval_batch_size": 7}):
@@ -165,7 +166,7 @@ def test_buckets_and_batches_change_no_score():
 
 def test_what_has_no_tag_counts_nothing():
     setup = make_setup(**CASE)
-    variables = {"params": jax.jit(setup.init)(jax.random.key(0)).params}
+    variables = {"params": jax.jit(setup.init)(run_key(0)).params}
     batch = {**read(setup.splits["train"], np.arange(6)), "mask": np.array([1, 1, 1, 0, 1, 1], np.float32)}
     task = lambda batch: setup.task.loss(setup.model, variables, batch, None, False)[0]["loss"]
     loss, count = task(batch)

@@ -17,6 +17,7 @@ from research.models.decoder import Decoder
 from research.models.layers import product
 from research.models.transformer import gelu, gelu_tanh, layer_norm, rms_norm, rotary, sinusoidal
 from research.optimizers import OPTIMIZERS, is_decayed, make_optimizer, stacked_like, unstacked
+from research.randomness import run_key
 
 RNG = np.random.default_rng(0)
 SMALL = {"layers": 3, "heads": 4, "width": 16, "context": 12, "vocabulary": 11}
@@ -189,7 +190,7 @@ FORMS = {"gpt2": {}, "modern": MODERN, "sinusoidal": {"positions": "sinusoidal",
 def form(request):
     """A small decoder and its parameters, biases and scales not where they begin."""
     model = Decoder(**SMALL, **FORMS[request.param])
-    params = jax.jit(model.init)(jax.random.key(0), tokens())["params"]
+    params = jax.jit(model.init)(run_key(0), tokens())["params"]
     return model, jax.tree.map(lambda x: x + 0.1 * jnp.asarray(RNG.normal(size=x.shape), x.dtype), params)
 
 
@@ -234,7 +235,7 @@ def test_stacked_layers_and_rematerialised_ones_begin_and_train_with_the_same_nu
         (remat, scan): Decoder(**{**SMALL, "layers": 2}, **fields, dropout=0.2, remat=remat, scan=scan)
         for remat, scan in ((False, False), other)
     }
-    params = {form: jax.jit(model.init)(jax.random.key(0), x)["params"] for form, model in forms.items()}
+    params = {form: jax.jit(model.init)(run_key(0), x)["params"] for form, model in forms.items()}
     assert_same_numbers(unstacked(params[other]), params[False, False])
     assert "blocks" in params[other] and "blocks" not in params[False, False]
     loss, gradient = gradients(forms[other], params[other], x, rngs=rngs)
@@ -246,7 +247,7 @@ def test_rematerialised_blocks_are_computed_again():
     x = tokens()
     count = lambda remat: str(
         jax.make_jaxpr(jax.grad(lambda p: Decoder(**SMALL, remat=remat).apply({"params": p}, x, train=True).sum()))(
-            jax.jit(Decoder(**SMALL).init)(jax.random.key(0), x)["params"]
+            jax.jit(Decoder(**SMALL).init)(run_key(0), x)["params"]
         )
     ).count(" tanh ")
     assert (count(False), count(True)) == (3, 6)
@@ -256,7 +257,7 @@ def test_rematerialised_blocks_are_computed_again():
 def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name):
     rules = ("block1/.*_kernel=frozen", "block0/mlp=0.5")
     small = {**SMALL, "layers": 2}
-    whole = jax.jit(Decoder(**small).init)(jax.random.key(0), tokens())["params"]
+    whole = jax.jit(Decoder(**small).init)(run_key(0), tokens())["params"]
     gradient = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), x.dtype), whole)
     like = jax.eval_shape(lambda: Decoder(**small, scan=True).init(jax.random.key(0), tokens()))["params"]
     settings = {
@@ -307,7 +308,7 @@ def test_parameter_count_is_gpt2s(layers, heads, width, expected, scan):
 
 def test_projections_into_the_residual_begin_smaller():
     model = Decoder(layers=8, heads=2, width=64, vocabulary=300, context=64, scan=True)
-    params = unstacked(jax.jit(model.init)(jax.random.key(0), tokens())["params"])
+    params = unstacked(jax.jit(model.init)(run_key(0), tokens())["params"])
     std = {name: float(value.std()) for name, value in params["block3"].items() if name.endswith("kernel")}
     small = 0.02 / 16**0.5
     expected = {"qkv_kernel": 0.02, "attention_out_kernel": small, "mlp_in_kernel": 0.02, "mlp_out_kernel": small}
@@ -327,7 +328,7 @@ def test_the_logits_are_the_features_times_the_head(form):
 def test_dropout_is_drawn_for_each_layer_by_itself(monkeypatch):
     model = Decoder(**{**SMALL, "layers": 2}, dropout=0.5)
     x = tokens()
-    params = jax.jit(model.init)(jax.random.key(0), x)["params"]
+    params = jax.jit(model.init)(run_key(0), x)["params"]
     run = lambda key: model.apply({"params": params}, x, train=True, rngs={"dropout": jax.random.key(key)})
     assert_same_bits(run(0), run(0))
     assert not np.array_equal(run(0), run(1))

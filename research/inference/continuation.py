@@ -10,7 +10,7 @@ import numpy as np
 from research.errors import UserError
 from research.generation import PLAIN, Texts, beam_search, rows_of, sample
 from research.optimizers import unstacked
-from research.randomness import fold, run_key
+from research.randomness import fold_each, run_key
 
 PIECE = 8  # tokens written between two looks at them
 STAGES = 4  # a cache grows to the model's context by as many steps, one compiled program each
@@ -87,8 +87,9 @@ def write(model, variables, prompts, steps, ids, *, how=PLAIN, samples=1, seed=0
     rows = [list(prompt) for prompt in prompts for _ in range(samples)]
     texts = Texts(None, None, jnp.zeros(R, bool), jnp.zeros((), jnp.int32))
     if how.temperature > 0:
-        each = lambda prompt, i: fold(run_key(seed), f"text {list(map(int, prompt))}", i)
-        texts = texts._replace(keys=jnp.stack([each(prompt, i) for prompt in prompts for i in range(samples)]))
+        purposes = [f"text {list(map(int, prompt))}" for prompt in prompts]
+        keys = [fold_each(run_key(seed), purpose, jnp.arange(samples)) for purpose in purposes]
+        texts = texts._replace(keys=jnp.concatenate(keys))
     if how.repetition_penalty != 1:
         seen = np.zeros((R, ids.size), bool)
         for row, tokens in zip(seen, rows):
