@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 
-ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)  # Salmon et al. 2011, "Parallel random numbers", table 2: Threefry 2x32
+# Of Threefry 2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), of which JAX has twenty rounds.
+ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 
 
 def _number(purpose):
