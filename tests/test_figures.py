@@ -69,6 +69,18 @@ def test_lines_are_told_apart_without_colour_and_the_rest_are_grey():
     assert axes.get_xlabel() == "step" and axes.get_ylabel() == "loss"
 
 
+def test_a_line_of_one_step_is_a_mark_with_an_error_bar():
+    """A run that is evaluated once, at its end, has a curve of one point."""
+    one, many = np.array([3.0]), np.arange(3.0)
+    runs_of_one = (one, one - 1), (one, one + 1)
+    lines = [figures.Line("a", one, one, one - 1, one + 2), figures.Line("b", one, one, runs=runs_of_one)]
+    (axes,) = figures.curves([*lines, figures.Line("c", many, many, many, many + 1)], "step", "loss").axes
+    seen = [line for line in axes.lines if line.get_marker() in figures.MARKS]
+    assert sorted(line.get_ydata().tolist() for line in seen) == [[2], [3], [3], [4]]
+    (bar,) = [segment for bars in axes.containers for segment in bars.lines[2][0].get_segments()]
+    assert bar.tolist() == [[3, 2], [3, 5]] and len(axes.collections) == 2  # the bar, and the band of "c"
+
+
 def test_axes_are_logarithmic_where_the_values_ask_for_it():
     line = lambda x, y: figures.Line("a", np.array(x), np.array(y), np.array(y) - 5, np.array(y) + 5)
     wide = figures.against([line([1e-4, 1e-3, 1e-2], [1.0, 5.0, 20.0])], "rate", "loss").axes[0]

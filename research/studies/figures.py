@@ -42,7 +42,8 @@ def is_log(values, span=10):
 
 
 def curves(lines, x, y):
-    """Lines over steps, with a band where an interval is known and thin lines of the runs elsewhere.
+    """Lines over steps, with a band where an interval is known and thin lines of the runs elsewhere; of one step, marks
+    with an error bar.
 
     Args:
         lines: of Line; those after the first MOST are grey.
@@ -50,20 +51,23 @@ def curves(lines, x, y):
     """
     figure, axes = _axes(x, y)
     bottom = _bottom(lines)
+    mark = lambda i: _mark(i) if len(lines[i].x) == 1 else None
     for i, line in reversed(list(enumerate(lines))):
         style = _style(i)
-        axes.plot(line.x, line.mean, linewidth=1.8, zorder=3 if i < MOST else 1, **style)
+        axes.plot(line.x, line.mean, marker=mark(i), linewidth=1.8, zorder=3 if i < MOST else 1, **style)
         if i >= MOST:
             continue
-        if line.low is not None:
+        if line.low is not None and mark(i):
+            _error_bars(axes, line, bottom, style)
+        elif line.low is not None:
             axes.fill_between(
                 line.x, np.maximum(line.low, bottom), line.high, color=style["color"], alpha=0.2, linewidth=0, zorder=2
             )
         elif len(line.runs) > 1:
             for run in line.runs:
-                axes.plot(*run, linewidth=0.6, alpha=0.6, zorder=1, **style)
+                axes.plot(*run, marker=mark(i), markersize=3, linewidth=0.6, alpha=0.6, zorder=1, **style)
     axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half a step
-    _finish(figure, axes, lines, bottom)
+    _finish(figure, axes, lines, bottom, mark)
     return figure
 
 
@@ -81,8 +85,7 @@ def against(lines, x, y, joined=True):
         style |= {} if joined else {"linestyle": "none"}
         axes.plot(line.x, line.mean, marker=mark, markersize=6, zorder=3 if i < MOST else 1, **style)
         if line.low is not None:
-            errors = [line.mean - np.maximum(line.low, bottom), line.high - line.mean]
-            axes.errorbar(line.x, line.mean, errors, fmt="none", capsize=3, color=style["color"], zorder=2)
+            _error_bars(axes, line, bottom, style)
         for run in line.runs:
             axes.plot(*run, linestyle="none", marker=mark, markersize=3, color=style["color"], alpha=0.4, zorder=1)
     places = sorted({value for line in lines for value in line.x.tolist()})
@@ -232,11 +235,16 @@ def _bottom(lines):
     )
 
 
+def _error_bars(axes, line, bottom, style):
+    errors = [line.mean - np.maximum(line.low, bottom), line.high - line.mean]
+    axes.errorbar(line.x, line.mean, errors, fmt="none", capsize=3, color=style["color"], zorder=2)
+
+
 def _mark(i):
     return MARKS[i] if i < MOST else "."
 
 
-def _finish(figure, axes, lines, bottom, mark=lambda i: None):
+def _finish(figure, axes, lines, bottom, mark):
     """A log axis where there is a bottom to it, and the legend, which also tells how many lines are grey."""
     from matplotlib.lines import Line2D
 
