@@ -16,7 +16,7 @@ python -m experiments.train --config=configs/sentences_bert.py
 Nothing is published of this text; to guess is 50 %. `pretrained` is the second command, `random` the first with the
 tokenizer of the second. Of 2e-4 and 1e-3 each has what was best on validation, one seed each: from random parameters
 72.0 and 74.2 %, from pretrained ones 87.1 and 86.5 %. From random ones the loss still falls where `cpu` ends: of more
-pairs pretraining would bring less.
+pairs pretraining may bring less.
 
 size   hardware                 time   test accuracy, %: mean ± std (seeds)
 cpu    2 cores (AMD EPYC)       2:46   77.9 ± 1.3 (3)  random
