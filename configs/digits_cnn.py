@@ -30,7 +30,6 @@ def get_config(size="base"):
     config.train.epochs = 30.0
     config.eval.every_epochs = 2.0
     config.eval.metric = "loss"  # 143 images: too few for accuracy to tell two checkpoints apart
-    config.eval.direction = "min"
     config.log.every_steps = 20
     tiny = {
         "data.augment.crop_padding": 0,

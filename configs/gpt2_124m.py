@@ -36,7 +36,7 @@ def get_config(size="base"):
     config.optimizer.end_factor = 0.1
     config.train.steps = 600_000
     config.train.microbatches = 40
-    config.eval = {"every_steps": 1000, "metric": "loss", "direction": "min"}
+    config.eval = {"every_steps": 1000, "metric": "loss"}
     config.log.every_steps = 50
     small = {
         "data.name": "stdlib",

@@ -42,7 +42,6 @@ def get_config(size="base"):
     config.optimizer.warmup_epochs = 0.3
     config.train.epochs = 4.0
     config.eval.metric = "f1"
-    config.eval.direction = "max"
     config.log.every_steps = 50
     cpu = {
         "init_from": None,

@@ -47,7 +47,7 @@ def get_config(size="base"):
     config.optimizer.warmup_steps = 100
     config.optimizer.end_factor = 0.1
     config.train.steps = 5000
-    config.eval = {"every_steps": 250, "metric": "loss", "direction": "min"}
+    config.eval = {"every_steps": 250, "metric": "loss"}
     config.log.every_steps = 50
     cpu = {
         "data.max_len": 64,

@@ -34,7 +34,6 @@ def get_config(size="base"):
     config.train.steps_per_call = 8
     config.eval.every_epochs = 10.0
     config.eval.metric = "loss"
-    config.eval.direction = "min"
     config.log.every_steps = 500
     cpu = {"train.epochs": 10, "eval.every_epochs": 5}
     tiny = {

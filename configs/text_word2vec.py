@@ -49,7 +49,6 @@ def get_config(size="base"):
     config.train.steps_per_call = 8
     config.eval.every_epochs = 10.0  # at the end alone: vectors get better for longer than the loss on other text
     config.eval.metric = "loss"
-    config.eval.direction = "min"
     config.log.every_steps = 50
     tiny = {
         "data.splits.train": "train[:48]",

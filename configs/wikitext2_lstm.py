@@ -44,7 +44,6 @@ def get_config(size="base"):
     config.train.epochs = 40.0
     config.eval.every_epochs = 2.0
     config.eval.metric = "loss"
-    config.eval.direction = "min"
     config.log.every_steps = 25
     cpu = {
         "data.batch_size": 16,

@@ -39,7 +39,7 @@ def get_config(size="base"):
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 1.0
     config.train.epochs = 40.0
-    config.eval = {"every_epochs": 1.0, "metric": "masked_loss", "direction": "min"}
+    config.eval = {"every_epochs": 1.0, "metric": "masked_loss"}
     config.log.every_steps = 100
     cpu = {
         "data.vocabulary_size": 4096,

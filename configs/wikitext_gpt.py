@@ -38,7 +38,7 @@ def get_config(size="base"):
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.train.epochs = 30.0
-    config.eval = {"every_epochs": 1.0, "metric": "loss", "direction": "min"}
+    config.eval = {"every_epochs": 1.0, "metric": "loss"}
     config.log.every_steps = 50
     cpu = {
         "data.max_len": 128,

@@ -30,6 +30,7 @@ from research.fields import (
     text_of,
     type_name,
 )
+from research.metrics import direction_of
 from research.models import MODELS
 from research.optimizers import OPTIMIZERS
 from research.tasks import TASKS
@@ -147,7 +148,7 @@ def resolve(config, dataset, devices):
     Returns:
         the config as it goes into config.json, locked.
     """
-    config = override(config, _determined(config, dataset))
+    config = override(config, {"eval.direction": _direction(config.eval), **_determined(config, dataset)})
     size = config.data.batch_size
     parts = devices * config.train.microbatches
     if size % parts:
@@ -201,6 +202,22 @@ def resolve(config, dataset, devices):
             f"{times['train']}; give less, none, or more config.train.steps",
         )
     return config
+
+
+def _direction(judged):
+    """Returns the direction of the section `eval`; None for a metric of unknown direction that states none.
+
+    Raises:
+        UserError: 2, for a direction that contradicts the metric.
+    """
+    known = direction_of(judged.metric)
+    if None not in (known, judged.direction) and known != judged.direction:
+        raise UserError(
+            2,
+            f"config.eval.direction: {judged.direction} would select the worst checkpoint by {judged.metric}, which is "
+            f"better the {'lower' if known == 'min' else 'higher'} it is; leave it out, or give {known}",
+        )
+    return judged.direction or known
 
 
 def _determined(config, dataset):
@@ -374,7 +391,7 @@ def _check(config):
                     "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
                 )
                 raise UserError(2, f"config.{path}: {number} is out of bounds; it must be {bounds}")
-        if value not in CHOICES.get(leaf, (value,)):
+        if value is not None and value not in CHOICES.get(leaf, (value,)):
             known = ", ".join(CHOICES[leaf])
             raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[leaf])}")
         if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:

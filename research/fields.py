@@ -71,7 +71,7 @@ FIELDS = {
     "eval.every_steps": Field(int | None, None, "steps between evaluations"),
     "eval.every_epochs": Field(float | None, None, "the same in epochs; 1 where neither is given"),
     "eval.metric": Field(str, "accuracy", "validation metric that says which checkpoint is best"),
-    "eval.direction": Field(str, "max", "max or min: whether more of it is better"),
+    "eval.direction": Field(str | None, None, "max or min: which values are better; none: follows from eval.metric"),
     "checkpoint.every_steps": Field(int | None, None, "steps between checkpoints; none: with each evaluation"),
     "checkpoint.keep": Field(int, 2, "newest checkpoints kept, beside the best"),
     "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),

@@ -267,12 +267,18 @@ def _fetch(step, count, measured, progress, log, every):
 def _judge(values, progress, config):
     """Whether an evaluation is the best so far, and whether to stop."""
     progress["validation"], progress["due"] = values, False
-    value = values[config.eval.metric]
-    if metrics.is_better(value, (progress["best"] or {}).get(config.eval.metric), config.eval.direction):
+    judged, watched = config.eval.metric, config.train.early_stopping.metric
+    for path, name in (("eval.metric", judged), ("train.early_stopping.metric", watched)):
+        if name is not None and name not in values:
+            raise UserError(
+                3,
+                f"config.{path}: no example of config.data.splits.validation counts towards {name}; the evaluation has "
+                f"{', '.join(values)}",
+            )
+    if metrics.is_better(values[judged], (progress["best"] or {}).get(judged), config.eval.direction):
         progress["best"], progress["best_step"] = values, progress["step"]
-    watched = config.train.early_stopping.metric
     if watched is not None:
-        if metrics.is_better(values[watched], progress["watched"], metrics.direction_of(watched)):
+        if metrics.is_better(values[watched], progress["watched"], metrics.watched_direction(config)):
             progress["watched"], progress["patience"] = values[watched], 0
         else:
             progress["patience"] += 1

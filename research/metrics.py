@@ -11,8 +11,9 @@ def _exp(nats):
 
 # Metrics that are a function of a mean: their sums are of nats.
 OF_MEAN = {"perplexity": _exp, "bits_per_byte": lambda nats: nats / math.log(2)}
-LOWER_IS_BETTER = ("perplexity", "bits_per_byte")  # and losses
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 RATES = ("accuracy", "top5_accuracy", "exact_match", "f1", "precision", "recall")  # in [0, 1]; shown in %
+HIGHER_IS_BETTER = (*RATES, "bleu", "chrf")
 WORDS = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
 
 
@@ -58,7 +59,23 @@ def is_better(value, best, direction):
 
 
 def direction_of(name):
-    return "min" if name in LOWER_IS_BETTER or name.endswith("loss") else "max"
+    """Returns "min" or "max", or None for a metric that is not known; `masked_loss` is known as `loss` is."""
+    for direction, known in (("min", LOWER_IS_BETTER), ("max", HIGHER_IS_BETTER)):
+        if name in known or name.endswith(tuple(f"_{metric}" for metric in known)):
+            return direction
+    return None
+
+
+def watched_direction(settings):
+    """Returns the direction of the metric that early stopping watches; None where it is off, or not known.
+
+    Args:
+        settings: a config, or any mapping with its sections `eval` and `train`.
+    """
+    watched, judged = settings["train"]["early_stopping"]["metric"], settings["eval"]
+    if watched is None:
+        return None
+    return judged["direction"] if watched == judged["metric"] else direction_of(watched)
 
 
 def shown(name):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from research import config as configs
-from research import pictures, sharding
+from research import metrics, pictures, sharding
 from research.data import open_dataset
 from research.data.augment import make_augment
 from research.data.batches import labels, open_split, read, train_batches
@@ -161,6 +161,17 @@ def _check_task(setup):
             raise UserError(
                 2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(known)}{nearest(name, known)}"
             )
+    if setup.config.eval.direction is None:
+        raise UserError(
+            2, f"config.eval.direction: needed, since {setup.config.eval.metric} is not known to be better when it is "
+            "lower or higher; give min or max"
+        )  # fmt: skip
+    watched = setup.config.train.early_stopping.metric
+    if watched is not None and metrics.watched_direction(setup.config) is None:
+        raise UserError(
+            2, f"config.train.early_stopping.metric: {watched} is not known to be better when it is lower or higher; "
+            "watch config.eval.metric, whose config.eval.direction states it"
+        )  # fmt: skip
 
 
 def _check_sums(task, function, pairs):

@@ -280,7 +280,7 @@ def test_numbers_that_make_no_run_are_refused(values, part):
 NO_CONFIG_SETS = {
     # What every run has, as README's "Running" and "Three rungs" use it.
     "seed", "data.memory_limit_bytes", "data.workers", "train.parallel",
-    "train.ema", "train.early_stopping.metric", "train.early_stopping.patience",
+    "train.ema", "train.early_stopping.metric", "train.early_stopping.patience", "eval.direction",
     "checkpoint.keep", "optimizer.rules", "optimizer.decay_steps",
     "optimizer.decay_epochs", "optimizer.boundaries_steps", "optimizer.boundaries_epochs",
     "optimizer.boundary_factors",
@@ -326,3 +326,28 @@ def test_no_option_is_without_a_user():
                     used.add(option if option in FIELDS else f"{config[section].name}.{leaf}")
     own = {name for name in known if name.split(".")[0] != "normed"}  # the tests' own model
     assert own - used - {f"{s}.name" for s in NAMED} == NO_CONFIG_SETS
+
+
+@pytest.mark.parametrize(
+    "metric,direction",
+    [
+        ("loss", "min"), ("masked_loss", "min"), ("perplexity", "min"), ("glue_sst2_bits_per_byte", "min"),
+        ("accuracy", "max"), ("bleu", "max"), ("wnut_17_f1", "max"), ("precision", "max"),
+    ],
+)  # fmt: skip
+def test_the_direction_of_a_known_metric_follows_and_cannot_be_contradicted(metric, direction):
+    dataset = DATASETS["digits"]()
+    other = {"min": "max", "max": "min"}[direction]
+    for stated in (None, direction):
+        config = make_config(eval__metric=metric, eval__direction=stated)
+        assert configs.resolve(config, dataset, 1).eval.direction == direction
+    with pytest.raises(UserError, match=f"config.eval.direction: {other} would select the worst .* give {direction}"):
+        configs.resolve(make_config(eval__metric=metric, eval__direction=other), dataset, 1)
+
+
+@pytest.mark.parametrize("metric", ["wer", "glossy", "f", "lossy"])
+def test_the_direction_of_an_unknown_metric_is_the_stated_one(metric):
+    dataset = DATASETS["digits"]()
+    for stated in (None, "min", "max"):
+        config = make_config(eval__metric=metric, eval__direction=stated)
+        assert configs.resolve(config, dataset, 1).eval.direction == stated

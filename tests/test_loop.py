@@ -255,6 +255,42 @@ def test_early_stopping_ends_after_its_patience_and_stays_ended(tmp_path):
     assert train(tmp_path, **options)["step"] == 12
 
 
+def with_error_rates(monkeypatch, rates):
+    """classify_images that also scores `wer`: the next of `rates` in each evaluation."""
+    build, left = TASKS["classify_images"], iter(rates)
+
+    def odd(spec, *, label_smoothing: float = 0.0, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)):
+        return build(spec, label_smoothing=label_smoothing, mean=mean, std=std)._replace(
+            score=lambda arrays: {"wer": next(left, 1.0)}
+        )
+
+    monkeypatch.setitem(TASKS, "classify_images", odd)
+
+
+def test_a_metric_of_unknown_direction_is_judged_and_watched_by_the_stated_one(tmp_path, monkeypatch):
+    options = {"eval__metric": "wer", "train__early_stopping__metric": "wer", "train__early_stopping__patience": 2}
+    options |= {"train__steps": 24, "data__splits__test": None}
+    with_error_rates(monkeypatch, [0.0])
+    with pytest.raises(UserError, match="config.eval.direction: needed, since wer is not known"):
+        train(tmp_path, **options)
+    with_error_rates(monkeypatch, [0.0])
+    with pytest.raises(UserError, match="early_stopping.metric: wer is not known .* watch config.eval.metric"):
+        train(tmp_path, **{**options, "eval__metric": "loss"})
+    assert not list(tmp_path.iterdir())
+    with_error_rates(monkeypatch, [0.0, 0.5, 0.4, 0.3, 0.35, 0.33])  # the first is read while the task is checked
+    result = train(tmp_path, **options, eval__direction="min")
+    assert result["best_step"] == 12 and result["step"] == 20  # two evaluations without a lower one
+
+
+def test_a_metric_towards_which_no_example_counts_is_named(tmp_path):
+    progress, values = loop._no_progress(), {"loss": 1.0}
+    watched = {"eval__metric": "loss", "train__early_stopping__metric": "accuracy"}
+    for options in ({"eval__metric": "accuracy"}, watched):
+        with pytest.raises(UserError, match="metric: no example of .*validation counts towards accuracy") as error:
+            loop._judge(values, progress, make_config(**options))
+        assert error.value.code == 3
+
+
 @pytest.mark.parametrize("split,name", [("validation", "nan"), ("test", "nan"), ("validation", "perplexity")])
 def test_a_metric_that_is_not_finite_is_divergence_and_the_last_good_state_stays(tmp_path, monkeypatch, split, name):
     build, evaluated = TASKS["classify_images"], []

@@ -78,6 +78,18 @@ def test_the_best_loss_is_the_lowest_and_the_choice_is_by_validation(rates):
     assert "Best on validation accuracy, %: learning_rate=0.001." in made.notes
 
 
+def test_a_metric_of_unknown_direction_has_a_best_mean_only_where_a_config_states_it(rates):
+    made = report.make([rates], ["test/loss"])
+    values = [{"test/wer": {0: 0.1, 1: 0.2}}, {"test/wer": {0: 0.3, 1: 0.5}}]
+    means = [{"test/wer": summary(list(own["test/wer"].values()))} for own in values]
+    assert report._judged(made.groups[:2], ["test/wer"], values, means, "t", False)[0] == {}
+    for direction, best in (("min", 0), ("max", 1)):
+        stated = {**made.groups[0].config, "eval.metric": "wer", "eval.direction": direction}
+        records = tuple(record._replace(config=stated) for record in made.groups[0].records)
+        groups = [made.groups[0]._replace(records=records), made.groups[1]]
+        assert report._judged(groups, ["test/wer"], values, means, "t", False)[0] == {"test/wer": best}
+
+
 def test_pairs_by_seed_see_what_their_spread_hides(tmp_path):
     for seed, base in enumerate((0.2, 0.5, 0.8)):
         make_run(tmp_path / f"a{seed}", seed, base, **{RATE: 0.1})

@@ -197,14 +197,21 @@ def hardware(start):
 
 
 def judged_by(group):
-    """The metric on validation by which a group's checkpoints were chosen, and its direction."""
-    return f"validation/{group.config['eval.metric']}", group.config["eval.direction"]
+    """Returns the metric on validation by which a group's checkpoints were chosen, and its direction."""
+    metric = group.config["eval.metric"]
+    return f"validation/{metric}", group.config["eval.direction"] or metrics.direction_of(metric)
 
 
-def best_first(means, metric, direction=None):
-    """The keys of {key: mean of a metric} in their order; the direction is the metric's usual one, if not given."""
-    direction = direction or metrics.direction_of(metric.split("/")[1])
-    return sorted(means, key=means.get, reverse=direction == "max")
+def direction_in(groups, metric):
+    """Returns the direction of a metric such as test/loss; None if neither its name nor a group's config states it."""
+    name = metric.split("/")[1]
+    stated = (group.config["eval.direction"] for group in groups if group.config["eval.metric"] == name)
+    return metrics.direction_of(name) or next(stated, None)
+
+
+def best_first(means, direction):
+    """Returns the keys of {key: mean of a metric}, the best first; the largest first if the direction is None."""
+    return sorted(means, key=means.get, reverse=direction != "min")
 
 
 def _key(record):

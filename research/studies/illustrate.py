@@ -16,7 +16,7 @@ PATHS = 3  # fields of which each pair has a heat map
 def draw(report, folder):
     """Writes the figures of a report as PNG and PDF; {name of the files: what they show}."""
     name, (metric, direction) = report.names[0], gather.judged_by(report.groups[0])
-    ranked = _ranked(report, name)
+    ranked = _ranked(report, name, gather.direction_in(report.groups, name))
     counts, made = _counts(report, name, ranked), {}
 
     def keep(stem, says, figure):
@@ -88,11 +88,9 @@ def _bands(spread, word):
     return f"{word} are {what} over seeds; {tables.MARK} fewer than {FEW}, and none drawn"
 
 
-def _ranked(report, name, direction=None):
-    """The numbers of the groups that have a metric, the best first."""
-    return gather.best_first(
-        {i: own[name].mean for i, own in enumerate(report.summaries) if name in own}, name, direction
-    )
+def _ranked(report, name, direction):
+    """Returns the numbers of the groups that have a metric, the best first."""
+    return gather.best_first({i: own[name].mean for i, own in enumerate(report.summaries) if name in own}, direction)
 
 
 def _named(group):

@@ -28,7 +28,7 @@ class Report(NamedTuple):
     groups: list[gather.Group]
     names: list[str]  # of the metrics that the tables show, as test/accuracy; figures show the first
     summaries: list[dict[str, statistics.Summary]]  # of each group, of all metrics
-    best: dict[str, int]  # of each metric, the number of the group with the best mean
+    best: dict[str, int]  # of each metric of known direction, the number of the group with the best mean
     against: dict[str, dict[int, tuple[statistics.Comparison, float]]]  # of each: the others' difference, Holm's p
     failed: list[gather.Record]  # runs that are in no number
     spread: str  # one of tables.SPREADS
@@ -38,7 +38,7 @@ class Report(NamedTuple):
     def is_bold(self, name, number):
         """Whether a group is the best of several by a metric, or does not differ from it by its test."""
         found = self.against[name].get(number)
-        best = number == self.best[name] and len(self.groups) > 1
+        best = number == self.best.get(name) and len(self.groups) > 1
         return best or (found is not None and found[1] >= 1 - CONFIDENCE)
 
 
@@ -64,7 +64,7 @@ def make(folders, metrics=(), spread="t", test="t", paired=False):
     summaries = [
         {name: statistics.summary(list(own.values())) for name, own in of_group.items() if own} for of_group in values
     ]
-    best, against = _judged(names, values, summaries, test, paired)
+    best, against = _judged(found, names, values, summaries, test, paired)
     compared = sum(map(len, against.values()))
     notes = [f"{tables.SPREADS[spread]}; in brackets the seeds, {tables.MARK} fewer than {FEW}."]
     if len(found) > 1:
@@ -81,12 +81,15 @@ def make(folders, metrics=(), spread="t", test="t", paired=False):
     return Report(found, names, summaries, best, against, failed, spread, notes + _mixed(found), several)
 
 
-def _judged(names, values, summaries, test, paired):
+def _judged(found, names, values, summaries, test, paired):
     """The best group by each metric, and how the others differ from it."""
     best, against = {}, {name: {} for name in names}
     for name in names:
         means = {i: own[name].mean for i, own in enumerate(summaries) if name in own}
-        best[name] = gather.best_first(means, name)[0]
+        direction = gather.direction_in(found, name)
+        if direction is None:  # neither the highest nor the lowest mean is known to be the best
+            continue
+        best[name] = gather.best_first(means, direction)[0]
         first = values[best[name]][name]
         for i in means:
             own = values[i][name]
@@ -115,7 +118,7 @@ def _chosen(found, summaries):
         return []
     metric, direction = gather.judged_by(found[0])
     means = {i: own[metric].mean for i, own in enumerate(summaries) if metric in own}
-    return [f"Best on {tables.title(metric)}: {found[gather.best_first(means, metric, direction)[0]].name}."]
+    return [f"Best on {tables.title(metric)}: {found[gather.best_first(means, direction)[0]].name}."]
 
 
 def _mixed(found):

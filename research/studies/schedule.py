@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from research import config as configs
 from research import loop, runs, signals
 from research.errors import UserError
+from research.metrics import direction_of
 from research.setup import resolve
 from research.studies import population, workers
 from research.studies.sweep import Trial, trials_of
@@ -101,7 +102,9 @@ def check(plan, worker, metrics=()):
     """
     asked = [(trial.name, configs.to_json(trial.config)) for trial in plan.trials]
     for metric in metrics:
-        judged = configs.override(plan.config, {"eval.metric": metric})
+        # Whether the runs evaluate it is checked, so that any direction will do where its name implies none.
+        judged = {"eval.metric": metric, "eval.direction": direction_of(metric) or "max"}
+        judged = configs.override(plan.config, judged)
         asked.append((f"metric {metric}", configs.to_json(judged)))
     worker.ask(check_trials, asked, plan.folder)
     known = lambda trial, config, steps, _: trial._replace(config=configs.from_json(config), steps=steps)
