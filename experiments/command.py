@@ -15,6 +15,7 @@ from absl import flags, logging
 from research import config as configs
 from research import runs
 from research.data.cache import cache_home
+from research.data.reading import read_lines
 from research.errors import UserError
 
 REPORT = "error: not foreseen; unless code of your own is in the lines above, please report them as an issue"
@@ -126,25 +127,18 @@ def as_text(argument):
 
 
 def texts(text, file, flag):
-    """The texts that a script is given, by a flag or as a file's lines, and what an error calls each of them.
+    """Returns the texts that a script is given, by a flag or as a file's lines, and their names for errors.
 
     Raises:
-        UserError: 2 unless it is one of the two; 3 for a file that cannot be read, or holds no line.
+        UserError: 2 unless one of the two is given; 3 for a file that cannot be read, is not UTF-8, or is empty.
     """
     if (text is None) == (file is None):
         raise UserError(2, f"give {flag} or --file, and not both")
     if file is None:
         return [as_text(text)], [flag]
-    try:
-        lines = pathlib.Path(file).read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(3, f"{file}: cannot be read: {error.strerror}") from error
-    if not lines:
+    found = read_lines(file)
+    if not found:
         raise UserError(3, f"{file}: holds no text")
-    found = [line.decode(errors="replace") for line in lines]
-    replaced = sum(text.encode() != line for text, line in zip(found, lines))
-    if replaced:
-        print(f"{file}: {replaced} lines were not UTF-8; their bytes were replaced", file=sys.stderr)
     return found, [f"{file}, line {i + 1}" for i in range(len(found))]
 
 
@@ -161,7 +155,7 @@ def check_output(path, flag, suffix=""):
 def write_lines(path, lines):
     """Writes the lines that a flag asked for."""
     try:
-        pathlib.Path(path).write_text("".join(f"{line}\n" for line in lines))
+        pathlib.Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise UserError(5, f"{path}: cannot be written: {error.strerror}") from error
 

@@ -94,13 +94,16 @@ def _module(file):
 def override(config, values):
     """A complete, checked and locked copy of `config` with `values` {dotted path: value or its text} set.
 
-    Names are set first: what a former name had as arguments is dropped, what the new one has is filled in. Setting one
-    of steps and epochs clears the other; "none" unsets what may be None.
+    Names are set first: the arguments of a former name are dropped, those of the new one filled in. Setting one of
+    steps and epochs clears the other; a new eval.metric brings its direction; "none" unsets a field that may be None.
 
     Raises:
         UserError: 2, naming the field and the remedy.
     """
     flat = leaves(config)
+    judged = flat.setdefault("eval.metric", FIELDS["eval.metric"].default)
+    if values.get("eval.metric", judged) != judged:
+        flat["eval.direction"] = None  # it was the former metric's
     for section in NAMED:
         path = f"{section}.name"
         if path in values and values[path] != flat.get(path):
@@ -128,6 +131,7 @@ def override(config, values):
                 raise UserError(2, f"config.{path}: given together with config.{twin}; give one of them")
             flat[twin] = None
     flat = {path: parse(path, fields[path].type, flat[path]) for path in flat} | parsed
+    flat["eval.direction"] = flat.get("eval.direction") or direction_of(flat["eval.metric"])
     if flat.get("eval.every_steps") is None and flat.get("eval.every_epochs") is None:
         flat["eval.every_epochs"] = 1.0
     result = ConfigDict()
@@ -148,7 +152,7 @@ def resolve(config, dataset, devices):
     Returns:
         the config as it goes into config.json, locked.
     """
-    config = override(config, {"eval.direction": _direction(config.eval), **_determined(config, dataset)})
+    config = override(config, _determined(config, dataset))
     size = config.data.batch_size
     parts = devices * config.train.microbatches
     if size % parts:
@@ -202,22 +206,6 @@ def resolve(config, dataset, devices):
             f"{times['train']}; give less, none, or more config.train.steps",
         )
     return config
-
-
-def _direction(judged):
-    """Returns the direction of the section `eval`; None for a metric of unknown direction that states none.
-
-    Raises:
-        UserError: 2, for a direction that contradicts the metric.
-    """
-    known = direction_of(judged.metric)
-    if None not in (known, judged.direction) and known != judged.direction:
-        raise UserError(
-            2,
-            f"config.eval.direction: {judged.direction} would select the worst checkpoint by {judged.metric}, which is "
-            f"better the {'lower' if known == 'min' else 'higher'} it is; leave it out, or give {known}",
-        )
-    return judged.direction or known
 
 
 def _determined(config, dataset):

@@ -123,6 +123,7 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "label_smoothing": "share of probability spread over all outcomes",
     "sampling_rate": "chance that a step of training reads the model's own last output; 0: teacher forcing",
     "beam_size": "hypotheses kept in evaluation and translation; 1: greedy",
+    "bleu_tokenizer": "by which BLEU counts words, as sacreBLEU names it; zh for Chinese, char for no words at all",
     "length_penalty": "a hypothesis' score is its log-probability over its length to this power",
 }
 TEXT_AUGMENT = ("word_dropout", "swap", "span_mask")
@@ -176,6 +177,18 @@ CHOICES = {  # by the leaf's name, too
     "parallel": ("jit", "pmap"),
     "direction": ("max", "min"),
     "dtype": ("float32", "bfloat16"),
+    "bleu_tokenizer": (
+        "13a",
+        "intl",
+        "zh",
+        "ja-mecab",
+        "ko-mecab",
+        "char",
+        "none",
+        "flores101",
+        "flores200",
+        "spBLEU-1K",
+    ),
     "cell": ("rnn", "lstm", "gru"),
     "attention": ("none", "additive", "multiplicative"),
 }

@@ -149,7 +149,8 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
 
 def _notes(setup, streamed):
     """What befell examples in reading: known at once of splits at hand, at the end of those that stream."""
-    return [note for split in setup.splits.values() if split.at_hand != streamed for note in split.notes()]
+    of_data = () if streamed else setup.dataset.notes
+    return [*of_data, *(note for split in setup.splits.values() if split.at_hand != streamed for note in split.notes())]
 
 
 def _begin(setup, log):
@@ -270,11 +271,8 @@ def _judge(values, progress, config):
     judged, watched = config.eval.metric, config.train.early_stopping.metric
     for path, name in (("eval.metric", judged), ("train.early_stopping.metric", watched)):
         if name is not None and name not in values:
-            raise UserError(
-                3,
-                f"config.{path}: no example of config.data.splits.validation counts towards {name}; the evaluation has "
-                f"{', '.join(values)}",
-            )
+            found = ", ".join(values)
+            raise UserError(3, f"config.{path}: no example of validation counts towards {name}; evaluated are {found}")
     if metrics.is_better(values[judged], (progress["best"] or {}).get(judged), config.eval.direction):
         progress["best"], progress["best_step"] = values, progress["step"]
     if watched is not None:

@@ -161,13 +161,27 @@ def _check_task(setup):
             raise UserError(
                 2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(known)}{nearest(name, known)}"
             )
-    if setup.config.eval.direction is None:
+    _check_direction(setup.config)
+
+
+def _check_direction(config):
+    """Checks that better means something for the metrics that the config names, and is not the opposite.
+
+    Raises:
+        UserError: 2.
+    """
+    metric, direction, watched = config.eval.metric, config.eval.direction, config.train.early_stopping.metric
+    if direction is None:
         raise UserError(
-            2, f"config.eval.direction: needed, since {setup.config.eval.metric} is not known to be better when it is "
-            "lower or higher; give min or max"
+            2, f"config.eval.direction: needed, since {metric} is not known to be better when it is lower or higher; "
+            "give min or max"
         )  # fmt: skip
-    watched = setup.config.train.early_stopping.metric
-    if watched is not None and metrics.watched_direction(setup.config) is None:
+    if direction != (known := metrics.direction_of(metric) or direction):
+        raise UserError(
+            2, f"config.eval.direction: {direction} would select the worst checkpoint by {metric}; leave it out, or "
+            f"give {known}"
+        )  # fmt: skip
+    if watched is not None and metrics.watched_direction(config) is None:
         raise UserError(
             2, f"config.train.early_stopping.metric: {watched} is not known to be better when it is lower or higher; "
             "watch config.eval.metric, whose config.eval.direction states it"

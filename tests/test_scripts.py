@@ -143,6 +143,8 @@ WRONG = [  # flags, code, part of the line
     (["--config.data.batch_size=4000"], 2, "which has 160 examples"),
     (["--config.eval.metric=acuracy"], 2, "did you mean accuracy?"),
     (["--config.train.early_stopping.metric=los"], 2, "did you mean loss?"),
+    (["--config.eval.metric=loss", "--config.eval.direction=max"], 2, "would select the worst checkpoint by loss"),
+    (["--config.eval.direction=up"], 2, "known are max, min"),
     (["--config.optimizer.rules=nowhere=0.1"], 2, "matches no parameter"),
     (["--config.model.layers=conv8,pool9"], 2, "has no room"),
     (["--config.model.dtype=float31"], 2, "config.model.dtype"),

@@ -303,11 +303,15 @@ def test_what_cannot_be_translated_is_one_line(run, flags, part, capsys):
     assert line.startswith("error: ") and part in line and captured.out == ""
 
 
-def test_a_file_that_is_no_utf8_is_replaced_and_counted_and_its_bad_lines_named(run, tmp_path, capsys):
-    (tmp_path / "sums.txt").write_bytes(b"1+2\n1\xff+2\n")
+def test_a_file_has_a_translation_per_line_and_is_refused_unless_it_is_utf8(run, tmp_path, capsys):
+    (tmp_path / "sums.txt").write_bytes(b"\xef\xbb\xbf1+2\r\n1+\r2\n3+\x0c4\n")
     assert run_script("translate", f"--workdir={run}", f"--file={tmp_path}/sums.txt") == 0
-    captured = capsys.readouterr()
-    assert len(captured.out.splitlines()) == 2 and "1 lines were not UTF-8" in captured.err
+    lines = capsys.readouterr().out.splitlines()
+    assert run_script("translate", f"--workdir={run}", "--text=1+2") == 0
+    assert len(lines) == 3 and lines[0] == capsys.readouterr().out.strip()
+    (tmp_path / "sums.txt").write_bytes(b"1+2\n1\xff+2\n")
+    assert run_script("translate", f"--workdir={run}", f"--file={tmp_path}/sums.txt") == 3
+    assert "sums.txt: byte 5 (line 2) is not UTF-8" in capsys.readouterr().err
     (tmp_path / "sums.txt").write_bytes(b"1+2\n\n")
     assert run_script("translate", f"--workdir={run}", f"--file={tmp_path}/sums.txt") == 2
     assert "sums.txt, line 2: '' is empty" in capsys.readouterr().err

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import make_config, make_setup
+from conftest import SHARED, make_config, make_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
@@ -20,6 +21,7 @@ from research.data.tokenize import BEGIN, END, PAD, SPECIAL, UNKNOWN
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.randomness import run_key
+from research.tasks.translate import make_bleu, text_scores
 from research.train_step import eval_variables, make_train_step
 
 TEXTS = ["The cat, it's a cat!", "Größe — 日本 😀\n two  lines", "a <unk> @-@ b < end > < pad >"] * 5
@@ -144,7 +146,7 @@ def test_a_tokenizer_that_cannot_be_is_refused(arguments, part):
 
 @pytest.mark.parametrize(
     "content,part",
-    [("{", "not a tokenizer"), ("{}", "not a tokenizer"), (b"\xff\xfe", "not a tokenizer")],
+    [("{", "not a tokenizer"), ("{}", "not a tokenizer"), (b"\xff\xfe", "is UTF-16, not UTF-8")],
 )
 def test_a_vocabulary_of_another_tokenizer_is_refused(content, part, tmp_path):
     path = tmp_path / "vocabulary.json"
@@ -501,3 +503,110 @@ def test_parameters_of_a_run_with_another_tokenizer_are_refused(tmp_path):
     same = {**other, "data__tokenizer": str(tmp_path / "first" / "tokenizer.json")}
     loop.train(make_config(**same), tmp_path / "second", devices=one)
     assert runs.read_tokenizer(tmp_path / "second").digest == runs.read_tokenizer(tmp_path / "first").digest
+
+
+CASES = SHARED / "cases"
+
+
+def of_pairs(folder, **arguments):
+    own = {"folder": str(folder), "tokenizer": "words", "max_len": 40, **arguments}
+    return open_dataset("parallel", own)
+
+
+def write_pairs(folder, source, target, split="train"):
+    (folder / f"{split}.src").write_bytes(source)
+    (folder / f"{split}.tgt").write_bytes(target)
+
+
+def test_a_line_ends_at_a_line_feed_alone(tmp_path):
+    write_pairs(tmp_path, b"a\nb\rc\nd\n", b"1\r\n2\r\n3\r4\r\n")
+    dataset = of_pairs(tmp_path)
+    rows = dataset.open("train").stacked(np.arange(3))
+    read = [[dataset.tokenizer.decode(ids) for ids in rows[field]] for field in ("source", "target")]
+    assert read == [["a", "b c", "d"], ["1", "2", "3 4"]] and dataset.examples["train"] == 3
+
+
+def test_a_lone_carriage_return_shifts_no_pair():
+    folder = need_case("01-carriage-return")
+    dataset = of_pairs(folder)
+    assert dataset.examples["train"] == 40
+    lines = (folder / "train.tgt").read_bytes().split(b"\n")
+    last = dataset.open("train").stacked(np.array([39]))["reference"][0]
+    assert bytes(last).rstrip(b"\0") == lines[39].strip()
+
+
+def need_case(name):
+    if not (CASES / name).is_dir():
+        pytest.skip(f"no {CASES / name}")
+    return CASES / name
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_pairs_in_another_encoding_are_refused_by_file(tmp_path, encoding):
+    text = "grün\n".encode(encoding)
+    write_pairs(tmp_path, b"green\n", text)
+    with pytest.raises(UserError, match="train.tgt: (is UTF-(16|32), not UTF-8|byte [12] .* is (not UTF-8|0))") as e:
+        of_pairs(tmp_path)
+    assert e.value.code == 3
+
+
+def test_utf16_pairs_are_refused():
+    with pytest.raises(UserError, match=r"train.src: byte 1 \(line 1\) is 0: the file is UTF-16") as error:
+        of_pairs(need_case("02-utf16-pairs"))
+    assert error.value.code == 3
+
+
+def test_two_files_for_one_split_of_pairs_are_refused_and_the_usual_names_known(tmp_path):
+    for split in ("train", "valid"):
+        write_pairs(tmp_path, b"a b\n", b"c d\n", split)
+    (tmp_path / "notes.md").touch()
+    dataset = of_pairs(tmp_path)
+    assert set(dataset.examples) == {"train", "train_shuffled", "validation"}
+    assert dataset.notes == (f"{tmp_path}: not used: notes.md",)
+    with pytest.raises(UserError, match="dev.src and valid.src both claim to be validation") as error:
+        of_pairs(need_case("03-valid-ignored"))
+    assert error.value.code == 3
+    (tmp_path / "valid.tgt").rename(tmp_path / "val.tgt")
+    with pytest.raises(UserError, match="val.tgt and valid.src both claim to be validation"):
+        of_pairs(tmp_path)
+
+
+def test_a_byte_order_mark_changes_no_id(tmp_path):
+    write_pairs(tmp_path, b"ein hund\nein\n", b"a dog\na\n")
+    (tmp_path / "marked").mkdir()
+    write_pairs(tmp_path / "marked", "ein hund\nein\n".encode("utf-8-sig"), "a dog\na\n".encode("utf-8-sig"))
+    plain, marked = of_pairs(tmp_path), of_pairs(tmp_path / "marked")
+    assert plain.tokenizer.digest == marked.tokenizer.digest
+    rows = [dataset.open("train").stacked(np.arange(2)) for dataset in (plain, marked)]
+    assert all(np.array_equal(rows[0][field], rows[1][field]) for field in rows[0])
+
+
+def test_bleu_compares_complete_references():
+    """30 Russian words are 31 tokens and 639 bytes."""
+    folder = need_case("05-bleu-references")
+    dataset = of_pairs(folder)
+    split = open_split(dataset, "test", "test", MEMORY, 0)
+    references = split.arrays["test"]["reference"]
+    texts = (folder / "test.tgt").read_text(encoding="utf-8").splitlines()
+    assert [bytes(row).rstrip(b"\0").decode() for row in references] == texts
+    own = {"bleu": 100.0}
+    for share, expected in ((1, own), (2, {"bleu": pytest.approx(36.788, abs=1e-3)})):
+        halves = [" ".join(words[: len(words) // share]) for words in map(str.split, texts)]
+        tokens = text.padded(dataset.tokenizer.encode(halves), 40, dataset.tokenizer.pad)
+        found = text_scores(dataset.tokenizer, tokens, references)
+        assert found["bleu"] == pytest.approx(expected["bleu"], abs=1e-3), share
+
+
+def test_bleu_counts_words_as_the_tokenizer_of_its_name_does(monkeypatch):
+    references = ["今天天气很好我们去公园散步", "他昨天买了一本新书给妹妹", "这座城市的历史非常悠久"]
+    translations = ["今天天气很好我们去公园跑步", "他昨天买了一本旧书给妹妹", "这座城市的历史十分悠久"]
+    tokenizer = train_tokenizer.train(references + translations, "characters", 100)
+    rows = [list(text.encode()) for text in references]
+    arrays = text.padded(tokenizer.encode(translations), 20, tokenizer.pad), text.padded(rows, 50, 0).astype(np.uint8)
+    assert text_scores(tokenizer, *arrays, "zh")["bleu"] == pytest.approx(74.5, abs=0.05)
+    assert text_scores(tokenizer, *arrays)["bleu"] == 0
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    for name in ("flores200", "none of these"):
+        with pytest.raises(UserError, match=f"config.task.bleu_tokenizer: {name}: ") as error:
+            make_bleu(name)
+        assert error.value.code == 2

@@ -1,5 +1,6 @@
 """Files of token ids: the same ids whatever the pieces, made once, in bounded memory, and never half or damaged."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 
 from research.data import cache, open_dataset, tokenize, tokens, train_tokenizer
 from research.data.batches import open_split, train_batches
+from research.data.dataset import from_tfds
 from research.data.files import Documents, corpus
+from research.data.text import running
 from research.errors import UserError
 
 SAMPLE = [
@@ -132,7 +135,7 @@ def test_the_documents_stand_end_to_end_with_an_end_behind_each(home, characters
     assert found.tokens.dtype == np.uint16 and found.at(np.zeros((2, 3), int)).shape == (2, 3)
     counts = found.counts(len(found), characters.size)
     assert counts.sum() == len(found) and counts[characters.end] == 3
-    assert sorted(os.listdir(home / "cache/research/tokens")) == ["some-name-v1", "some-name-v1.lock"]
+    assert sorted(os.listdir(home / "cache/research/tokens")) == ["some-name-v2", "some-name-v2.lock"]
 
 
 def test_documents_may_be_cut_into_parts_whose_ends_are_kept(home, characters):
@@ -201,7 +204,7 @@ def spoil(path, how):
 @pytest.mark.parametrize("file", ["tokens.bin", "ends.bin", "parts.bin", "index.json"])
 def test_a_damaged_file_is_named(home, characters, file, how):
     written(home, ["ab.\n" * 50] * 3, characters, cut=str.splitlines)
-    path = home / "cache/research/tokens/some-name-v1" / file
+    path = home / "cache/research/tokens/some-name-v2" / file
     if how == "gone":
         path.unlink()
     elif (file, how) == ("index.json", "flipped"):
@@ -210,7 +213,7 @@ def test_a_damaged_file_is_named(home, characters, file, how):
         path.write_text(path.read_text() + "}")
     else:
         spoil(path, how)
-    with pytest.raises(UserError, match=f"some-name-v1/{file}: damaged: .*; delete its folder") as error:
+    with pytest.raises(UserError, match=f"some-name-v2/{file}: damaged: .*; delete its folder") as error:
         found = written(home, ["ab.\n" * 50] * 3, characters)
         found.at(np.arange(len(found)))
     assert error.value.code == 3
@@ -219,7 +222,7 @@ def test_a_damaged_file_is_named(home, characters, file, how):
 def test_each_stretch_is_checked_when_it_is_first_read(home, characters, monkeypatch):
     monkeypatch.setattr(tokens, "STRETCH", 16)
     written(home, ["ab" * 50], characters)
-    path = home / "cache/research/tokens/some-name-v1/tokens.bin"
+    path = home / "cache/research/tokens/some-name-v2/tokens.bin"
     spoil(path, "flipped")  # the ids of the fourth of seven stretches
     found = written(home, [], characters)
     assert found.at(np.arange(48)).tolist() == characters.encode(["ab" * 24])[0]
@@ -229,7 +232,7 @@ def test_each_stretch_is_checked_when_it_is_first_read(home, characters, monkeyp
 
 
 def test_what_a_killed_process_left_is_not_taken_for_it(home, characters):
-    left = home / "cache/research/tokens/some-name-v1.incomplete"
+    left = home / "cache/research/tokens/some-name-v2.incomplete"
     left.mkdir(parents=True)
     (left / "tokens.bin").write_bytes(b"half")
     assert len(written(home, ["ab"], characters)) == 3 and not left.exists()
@@ -261,16 +264,16 @@ def test_two_processes_at_once_make_it_once(home):
 
 def test_a_place_that_cannot_be_written_is_named(home, characters):
     (home / "cache").write_text("a file")
-    with pytest.raises(UserError, match="tokens/some-name-v1: cannot be written: .*XDG_CACHE_HOME") as error:
+    with pytest.raises(UserError, match="tokens/some-name-v2: cannot be written: .*XDG_CACHE_HOME") as error:
         written(home, ["ab"], characters)
     assert error.value.code == 5
 
 
 def test_on_a_full_disk_nothing_is_left(home, characters, full_disk):
     full_disk(65536)
-    with pytest.raises(UserError, match="tokens/some-name-v1: cannot be written: File too large") as error:
+    with pytest.raises(UserError, match="tokens/some-name-v2: cannot be written: File too large") as error:
         written(home, ["ab" * 50_000], characters)
-    assert error.value.code == 5 and os.listdir(home / "cache/research/tokens") == ["some-name-v1.lock"]
+    assert error.value.code == 5 and os.listdir(home / "cache/research/tokens") == ["some-name-v2.lock"]
 
 
 def test_damaged_records_are_named_and_nothing_is_left(home, characters):
@@ -282,7 +285,7 @@ def test_damaged_records_are_named_and_nothing_is_left(home, characters):
         UserError, match="data set some, split train, records 0 to 1: cannot .*: hash mismatch"
     ) as error:
         tokens.token_file("some-name", characters, Raw(Damaged(["a", "b"])), "train", "text")
-    assert error.value.code == 3 and os.listdir(home / "cache/research/tokens") == ["some-name-v1.lock"]
+    assert error.value.code == 3 and os.listdir(home / "cache/research/tokens") == ["some-name-v2.lock"]
 
 
 def test_the_resident_memory_of_encoding_does_not_grow_with_the_text(tmp_path):
@@ -307,12 +310,12 @@ def test_the_resident_memory_of_encoding_does_not_grow_with_the_text(tmp_path):
     assert after < before + 100  # of 4 million tokens more; held as the library gives them, they would be 700
 
 
-def test_files_that_are_no_utf8_are_read_with_a_mark_and_counted(home):
-    (home / "a.txt").write_bytes("gr\u00fcn\n".encode("latin-1"))
-    (home / "b.txt").write_text("blau\r\n", newline="")
-    notes, read = {}, Documents([home / "a.txt", home / "b.txt"])
-    assert [list(blocks) for blocks in read.documents(notes)] == [["gr\ufffdn\n"], ["blau\r\n"]]
-    assert notes == {tokens.NOT_UTF8: 1}
+def test_the_documents_of_a_corpus_keep_their_line_ends_and_lose_a_byte_order_mark(home):
+    (home / "a.txt").write_bytes(b"\xef\xbb\xbfgr\xc3\xbcn\n")
+    (home / "b.txt").write_bytes(b"blau\r\n")
+    assert [list(blocks) for blocks in Documents([home / "a.txt", home / "b.txt"]).documents()] == [
+        ["gr\u00fcn\n"], ["blau\r\n"]
+    ]  # fmt: skip
 
 
 def folder_of(home, **files):
@@ -324,7 +327,7 @@ def folder_of(home, **files):
 
 
 def read_texts(dataset, split):
-    return ["".join(blocks) for blocks in dataset.open(split).documents({})]
+    return ["".join(blocks) for blocks in dataset.open(split).documents()]
 
 
 def test_a_corpus_is_a_file_or_a_folder_of_them(home):
@@ -347,11 +350,31 @@ def test_encoding_tells_how_far_it_is_by_bytes_where_one_file_may_be_all(home, c
     assert capsys.readouterr().err.splitlines()[-1] == "2/2 documents encoded  0:00 left"
 
 
-def test_a_corpus_s_own_splits_are_taken(home):
+def test_a_corpus_s_own_splits_are_taken_and_its_unused_files_named(home):
     folder = folder_of(home, train__a_txt="one", train__b_txt="two", test_txt="three", notes_txt="no")
+    (folder / "train.txt.gz").write_bytes(b"\x1f\x8b")
     found = corpus(folder)
     assert read_texts(found, "train") == ["one", "two"] and read_texts(found, "test") == ["three"]
     assert set(found.examples) == {"train", "test"}
+    assert found.notes == (f"{folder}: not used: notes.txt, train.txt.gz",)
+    arguments = {"folder": str(folder), "tokenizer": "bytes", "vocabulary_size": 300, "max_len": 4}
+    assert open_dataset("text", arguments).notes == found.notes
+    alone = folder_of(home / "alone", valid_txt="one", a_txt="two")
+    assert set(corpus(alone).examples) == {"train"} and "all of it is train, valid.txt too" in corpus(alone).notes[0]
+
+
+@pytest.mark.parametrize("name,split", [("valid", "validation"), ("val", "validation"), ("dev", "validation"),
+                                        ("testing", "test")])  # fmt: skip
+def test_the_usual_names_of_splits_are_known_and_two_for_one_split_are_an_error(home, name, split):
+    folder = folder_of(home, training_txt="one", **{f"{name}_txt": "two"})
+    found = corpus(folder)
+    assert read_texts(found, split) == ["two"] and set(found.examples) == {"train", split} and found.notes == ()
+    for other in (f"{name}.md", f"{split}.txt", name):  # a file, a synonym, a folder
+        (folder / other).mkdir() if other == name else (folder / other).write_text("three")
+        with pytest.raises(UserError, match=f"{other}.* both claim to be {split}|both claim to be {split}") as error:
+            corpus(folder)
+        assert error.value.code == 3 and f"{name}.txt" in str(error.value) and other in str(error.value)
+        (folder / other).rmdir() if other == name else (folder / other).unlink()
 
 
 @pytest.mark.parametrize(
@@ -362,7 +385,11 @@ def test_a_corpus_s_own_splits_are_taken(home):
         (lambda home: folder_of(home, a_txt=""), 3, "holds no text"),
         (lambda home: folder_of(home, **{".a": "x"}), 3, "holds no text"),
         (lambda home: folder_of(home, train_txt="one", test_txt=""), 3, "test.txt holds no text"),
-        (lambda home: folder_of(home, a_txt="a\0b" * 50), 3, "a.txt: is no text"),
+        (
+            lambda home: folder_of(home, a_txt="a\0b" * 50),
+            3,
+            r"a.txt: byte 1 \(line 1\) is 0",
+        ),
         (lambda home: folder_of(home, a_txt="too short"), 2, "config.data.max_len: 64; .*has but 9 tokens in train"),
     ],
 )
@@ -372,12 +399,22 @@ def test_a_corpus_that_is_none_is_refused(home, make, code, part):
     assert error.value.code == code
 
 
+class Spoilt:
+    """A document that is not UTF-8."""
+
+    def __len__(self):
+        return 1
+
+    def __getitems__(self, records):
+        return [{"text": b"abc def\n" * 200 + b"\xff" * 40}]
+
+
 def test_windows_wait_for_no_processes_and_show_their_notes(home):
-    folder = folder_of(home, a_txt="abc def\n" * 200)
-    (folder / "b.txt").write_bytes(b"\xff" * 40)
-    dataset = open_dataset("text", {"folder": str(folder), "tokenizer": "characters", "max_len": 16})
+    dataset = open_dataset("tiny_shakespeare", {"tokenizer": "characters", "max_len": 16})
+    spoilt = dataclasses.replace(from_tfds("tiny_shakespeare"), name="spoilt", open=lambda base: Spoilt())
+    dataset = running(lambda: spoilt, "text", tokenizer=dataset.tokenizer, max_len=16)
     split = open_split(dataset, "train", "train", 0, workers=4)
-    assert split.at_hand and split.notes() == [f"{dataset.name}, split train: 1 {tokens.NOT_UTF8}"]
+    assert split.at_hand and split.notes() == [f"spoilt, split train: 1 {tokens.NOT_UTF8}"]
     assert next(train_batches(split, 0, 4, 0, 10))["targets"].shape == (4, 16)
 
 

@@ -1,4 +1,4 @@
-"""A user's own text: pairs, a text a line, train.de beside train.en; and corpora, a document a file."""
+"""A user's own text: pairs, a text per line, train.de beside train.en; and corpora, a document per file."""
 
 import hashlib
 import pathlib
@@ -7,11 +7,16 @@ import numpy as np
 
 from research.data.cache import file_sum
 from research.data.dataset import Dataset
-from research.data.tokens import NOT_UTF8, count
+from research.data.reading import read_blocks, read_lines
 from research.errors import UserError
 
-SPLITS = ("train", "validation", "test")
-BLOCK = 1 << 23  # characters of a document that are read at a time
+NAMES = {  # of files and folders, by the split that they hold
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+BLANKS = " \t\n\r\v\f"
+SHOWN = 8  # unused files that a note names
 
 
 class Lines:
@@ -28,48 +33,80 @@ class Lines:
 
 
 def from_files(folder, suffixes):
-    """The splits of a folder that has train.<suffix>, and validation and test where it has them, for both suffixes.
+    """Opens a folder with train.<suffix> for both suffixes, and files of validation and test, which it may lack.
 
     Raises:
-        UserError: 2 where the folder is not named, 3 where train is missing or the sides of a split differ in length.
+        UserError: 2 if no folder is named; 3 if train is missing, two files claim one split, the sides of a split
+            differ in length, or a file cannot be read.
     """
     if folder is None:
         raise UserError(2, f"config.data.folder: needed: it holds train.{suffixes[0]} and train.{suffixes[1]}")
-    paths = {split: {s: pathlib.Path(folder) / f"{split}.{s}" for s in suffixes} for split in SPLITS}
-    there = lambda files: any(path.is_file() for path in files.values())
-    paths = {split: files for split, files in paths.items() if split == "train" or there(files)}
-    columns = {split: {suffix: _lines(path) for suffix, path in files.items()} for split, files in paths.items()}
-    for split, sides in columns.items():
-        (one, first), (other, second) = sides.items()
+    root = pathlib.Path(folder)
+    sides = {}
+    for path in _entries(root):
+        for suffix in suffixes:
+            if path.name.endswith(f".{suffix}"):
+                sides.setdefault(path.name.removesuffix(f".{suffix}"), path)
+    names = {"train": "train", **{split: name for split, (name, _) in _by_split(sides.items(), root).items()}}
+    paths = {split: {suffix: root / f"{name}.{suffix}" for suffix in suffixes} for split, name in names.items()}
+    columns = {
+        split: {s: [line.strip(BLANKS).encode() for line in read_lines(path)] for s, path in files.items()}
+        for split, files in paths.items()
+    }
+    for split, found in columns.items():
+        (one, first), (other, second) = found.items()
         if len(first) != len(second):
-            found = f"{paths[split][one]} has {len(first)} lines, {paths[split][other]} has {len(second)}"
-            raise UserError(3, f"{found}: they are no pairs")
+            lengths = f"{paths[split][one]} has {len(first)} lines, {paths[split][other]} has {len(second)}"
+            raise UserError(3, f"{lengths}: they are no pairs")
         if not first:
             raise UserError(3, f"{paths[split][one]}: holds no text")
-    features = {suffix: ((), np.dtype(object)) for suffix in suffixes}
-    sizes = {split: len(sides[suffixes[0]]) for split, sides in columns.items()}
 
     def fingerprint(split):
         return hashlib.sha256(repr(columns[split]).encode()).hexdigest()
 
     return Dataset(
-        f"parallel/{pathlib.Path(folder).name}",
-        features,
-        sizes,
+        f"parallel/{root.name}",
+        {suffix: ((), np.dtype(object)) for suffix in suffixes},
+        {split: len(found[suffixes[0]]) for split, found in columns.items()},
         lambda split: Lines(columns[split]),
         fingerprint=fingerprint,
+        notes=_unused(root, [path for files in paths.values() for path in files.values()]),
     )
 
 
-def _lines(path):
-    try:
-        return [line.strip() for line in path.read_bytes().splitlines()]
-    except OSError as error:
-        raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
+def _entries(root):
+    """Returns what is in a folder, sorted, without hidden files; nothing for a path that is not a folder."""
+    return [path for path in sorted(root.iterdir()) if not path.name.startswith(".")] if root.is_dir() else []
+
+
+def _by_split(named, root):
+    """Returns {split: (name, path)} of the names [(name, path)] that claim a split.
+
+    Raises:
+        UserError: 3, if two claim the same.
+    """
+    found = {}
+    for name, path in named:
+        split = next((split for split, names in NAMES.items() if name in names), None)
+        if split in found:
+            both = f"{found[split][1].name} and {path.name}"
+            raise UserError(3, f"config.data.folder: {root}: {both} both claim to be {split}; leave one of them there")
+        if split is not None:
+            found[split] = name, path
+    return found
+
+
+def _unused(root, used):
+    """Returns the notes on files of a folder that no split reads."""
+    names = [path.name for path in _entries(root) if path not in used]
+    if not names:
+        return ()
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (f"{root}: not used: {', '.join(names[:SHOWN])}{more}",)
 
 
 class Documents:
-    """Files of text, however long; their bytes that are no UTF-8 become U+FFFD."""
+    """Text files of any length, one document each."""
 
     def __init__(self, paths):
         self.paths, self.bytes = paths, sum(path.stat().st_size for path in paths)
@@ -77,41 +114,33 @@ class Documents:
     def __len__(self):
         return len(self.paths)
 
-    def documents(self, notes):
-        """Each document, as an iterator of its blocks."""
-        return (self._blocks(path, notes) for path in self.paths)
-
-    def _blocks(self, path, notes):
-        damaged = False
-        try:
-            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-                while block := file.read(BLOCK):
-                    if "\0" in block:
-                        raise UserError(3, f"{path}: is no text: there is a byte of 0 in it")
-                    readable = block.encode(errors="surrogateescape").decode(errors="replace")
-                    damaged |= readable != block
-                    yield readable
-        except OSError as error:
-            raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
-        count(notes, NOT_UTF8, damaged)
+    def documents(self):
+        """Returns an iterator over the documents, each an iterator over its blocks."""
+        return map(read_blocks, self.paths)
 
 
 def corpus(folder):
-    """The documents of a file or a folder: each file below it but hidden ones, in the order of their paths.
+    """Opens the documents of a file or a folder: each file below it except hidden ones, in the order of their paths.
 
-    A folder with folders or files named train (train, train.txt), and validation and test where it has them, is cut
-    into splits so; of another all is train.
+    If the folder has a file or folder named train (train, train.txt), its splits are those of NAMES that it has;
+    otherwise all of it is train.
 
     Raises:
-        UserError: 2 where it is not named, 3 where it is not there or holds no text.
+        UserError: 2 if no folder is named; 3 if it does not exist, holds no text, or two files claim one split.
     """
     if folder is None:
         raise UserError(2, "config.data.folder: needed: a text file, or a folder of them")
     root = pathlib.Path(folder)
     if not root.exists():
         raise UserError(3, f"config.data.folder: {root} is not there")
-    parts = {path.stem: path for path in sorted(root.iterdir())} if root.is_dir() else {}
-    splits = {split: parts[split] for split in SPLITS if split in parts} if "train" in parts else {"train": root}
+    named = [(path.name if path.is_dir() else path.stem, path) for path in _entries(root)]
+    splits = {split: path for split, (_, path) in _by_split(named, root).items()}
+    notes = _unused(root, splits.values()) if "train" in splits else ()
+    if "train" not in splits:
+        if splits:
+            names = ", ".join(path.name for path in splits.values())
+            notes = (f"{root}: nothing there is named train, so that all of it is train, {names} too",)
+        splits = {"train": root}
     paths = {split: _files(path) for split, path in splits.items()}
     for split, files in paths.items():
         if not any(path.stat().st_size for path in files):
@@ -129,6 +158,7 @@ def corpus(folder):
         {split: len(files) for split, files in paths.items()},
         lambda split: Documents(paths[split]),
         fingerprint=fingerprint,
+        notes=notes,
     )
 
 

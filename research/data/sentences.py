@@ -70,6 +70,7 @@ def sentence_pairs(
         tokenizer=tokenizer,
         sequences=("tokens", "other_tokens"),
         fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, FORMAT, max_len),
+        notes=raw.notes,
     )
 
 

@@ -7,15 +7,17 @@ are counted.
 """
 
 import functools
+import json
 from functools import partial
 
 import numpy as np
 
+from research.data.cache import cached
 from research.data.choose_tokenizer import digest, tokenizer_of, with_ends
 from research.data.dataset import Dataset, from_tfds
 from research.data.files import corpus, from_files
 from research.data.prepare import ensure
-from research.data.tokens import count, texts, token_file
+from research.data.tokens import count, pieces, texts, token_file
 from research.errors import UserError
 
 
@@ -36,9 +38,10 @@ def pairs(
 ):
     """Parallel text, with one vocabulary for both sides. `raw` is a data set of texts, or its name for TFDS.
 
-    Examples: source int32[max_len] and target int32[max_len], each closed by an end where it is not cut, and padded;
-    and where they are `language` reference uint8[8 max_len], the target's text as normalized, in UTF-8, for scores that
-    compare text. Targets may be given a length of their own, `target_len`.
+    Examples: source int32[max_len] and target int32[max_len], each closed by an end unless it is cut, and padded;
+    and if they are `language`, reference uint8[R]: the complete target text as normalized, in UTF-8, padded with zeros,
+    for scores that compare text. R is the length of the longest reference in any split. `target_len` is the length of
+    targets, if it is not max_len.
     """
     target_len = target_len or max_len
     raw = from_tfds(raw) if isinstance(raw, str) else raw
@@ -52,19 +55,31 @@ def pairs(
             "source": _rows(tokenizer, source, max_len, behind, notes),
             "target": _rows(tokenizer, target, target_len, behind, notes),
         }
-        return converted | ({"reference": _references(target, tokenizer, 8 * max_len, notes)} if language else {})
+        return converted | ({"reference": _references(target, tokenizer, longest)} if language else {})
+
+    longest = _longest_reference(raw, fields[1], tokenizer) if language else 0
 
     features = {"source": ((max_len,), "int32"), "target": ((target_len,), "int32")}
-    features |= {"reference": ((8 * max_len,), "uint8")} if language else {}
-    own = (("source", "target"), buckets, (fields, max_len, target_len, language))
+    features |= {"reference": ((longest,), "uint8")} if language else {}
+    own = (("source", "target"), buckets, (fields, max_len, target_len, longest))
     return as_dataset(raw, tokenizer, convert, features, *own)
 
 
-def _references(texts, tokenizer, size, notes):
-    """uint8[n, size]: texts as normalized, in UTF-8, padded with zeros; longer ones are cut, and counted."""
-    references = [list(tokenizer.normalize(text).encode()) for text in texts]
-    count(notes, f"references cut to {size} bytes", sum(len(reference) > size for reference in references))
-    return padded([reference[:size] for reference in references], size, 0).astype(np.uint8)
+def _longest_reference(raw, field, tokenizer):
+    """Returns the bytes of the longest text of a field as normalized, over all splits; cached."""
+
+    def make():
+        found = (tokenizer.normalize(text) for base in raw.examples for text, _ in pieces(raw, base, field, {}, False))
+        return {"bytes": np.array(max(len(text.encode()) for text in found))}, {}
+
+    known = [raw.fingerprint(base) for base in raw.examples]
+    arrays, _ = cached(f"longest-{digest(known, field, json.loads(tokenizer.json)['normalizer'])}", make)
+    return max(1, int(arrays["bytes"]))
+
+
+def _references(texts, tokenizer, size):
+    """Returns uint8[n, size]: texts as normalized, in UTF-8, padded with zeros."""
+    return padded([list(tokenizer.normalize(text).encode()) for text in texts], size, 0).astype(np.uint8)
 
 
 def parallel(
@@ -186,6 +201,7 @@ def running(
         fingerprint=lambda base: digest(
             raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context, packed
         ),
+        notes=raw.notes,
     )
 
 
@@ -301,6 +317,7 @@ def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts, bes
         beside=beside,
         buckets=buckets_to(buckets, longest),
         fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, *parts),
+        notes=raw.notes,
     )
 
 

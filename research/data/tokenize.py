@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from research.data import hub
+from research.data.reading import read_lines, read_text
 from research.errors import UserError
 
 PAD, UNKNOWN, BEGIN, END = range(4)
@@ -226,9 +227,7 @@ def read(source):
             raise UserError(
                 3, f"{folder}: no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor vocab.txt"
             )
-    make = {"vocab.json": _of_bpe, "vocab.txt": _of_wordpiece}.get(
-        path.name, lambda path: Tokenizer(path.read_text(encoding="utf-8"))
-    )
+    make = {"vocab.json": _of_bpe, "vocab.txt": _of_wordpiece}.get(path.name, lambda path: Tokenizer(read_text(path)))
     try:
         tokenizer = make(path)
         if not tokenizer.size:  # for this the library reads it
@@ -267,16 +266,16 @@ def _of_wordpiece(path):
     import tokenizers
     from tokenizers import models, normalizers
 
-    tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    vocabulary = {token.rstrip("\r"): i for i, token in enumerate(tokens)}
+    tokens = read_lines(path)
+    vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens):
-        twice = next(token for i, token in enumerate(tokens) if vocabulary[token.rstrip("\r")] != i)
+        twice = next(token for i, token in enumerate(tokens) if vocabulary[token] != i)
         raise UserError(3, f"{path}: {twice!r} stands there twice")
     begin, end, unknown = (ROLES[role][0] for role in ("begin", "end", "unknown"))
     if lost := [token for token in (unknown, begin, end) if token not in vocabulary]:
         raise UserError(3, f"{path}: {lost[0]} is missing")
     beside = path.with_name("tokenizer_config.json")
-    given = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    given = json.loads(read_text(beside)) if beside.exists() else {}
     library = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
     normalizer = normalizers.BertNormalizer(
         handle_chinese_chars=given.get("tokenize_chinese_chars", True),

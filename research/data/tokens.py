@@ -24,7 +24,7 @@ from research.data.cache import cache_home
 from research.errors import UserError
 from research.log import counted
 
-FORMAT = "v1"  # of the files; in the folder's name
+FORMAT = "v2"  # of the files; in the folder's name
 PIECE = 1 << 16  # characters encoded as one text, where a tokenizer allows it
 BATCH = 1 << 21  # characters encoded at a time, by all cores; a token in the making takes some 175 bytes
 STRETCH = 1 << 20  # ids under one check sum
@@ -184,9 +184,7 @@ def pieces(raw, base, field, notes, by_lines=True):
         UserError: 3 for damaged data.
     """
     source = raw.open(base)
-    for blocks in (
-        source.documents(notes) if hasattr(source, "documents") else _records(raw, base, source, field, notes)
-    ):
+    for blocks in source.documents() if hasattr(source, "documents") else _records(raw, base, source, field, notes):
         held = ""
         for block in blocks:
             held, start = held + block, 0

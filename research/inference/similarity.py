@@ -1,12 +1,12 @@
 """What vectors of words and sentences are asked: neighbours, analogies, people's judgements, a picture. By cosine."""
 
-import pathlib
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from research import pictures
+from research.data.reading import read_lines
 from research.errors import UserError, nearest
 from research.inference.prediction import in_batches
 from research.inference.translation import encode, padded
@@ -179,10 +179,6 @@ def _rows(vectors):
 
 def _lines(path):
     """Numbered lines of a text file, without empty ones and those that begin with #."""
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(3, f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line.strip()

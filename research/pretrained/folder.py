@@ -12,6 +12,7 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 
+from research.data.reading import read_text
 from research.errors import UserError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -22,15 +23,13 @@ DTYPES = FLOATS | {"F64": "<f8", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8":
 
 
 def read_json(path):
-    """A JSON file's object.
+    """Reads a JSON file's object.
 
     Raises:
-        UserError: 3, for a file that is missing, is no JSON object, or has a name twice.
+        UserError: 3, for a file that is missing, is not a JSON object, or has a name twice.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
-    except OSError as error:
-        raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
+        data = json.loads(read_text(path), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise UserError(3, f"{path}: not JSON: {error}") from error
     if not isinstance(data, dict):

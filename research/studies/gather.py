@@ -198,8 +198,7 @@ def hardware(start):
 
 def judged_by(group):
     """Returns the metric on validation by which a group's checkpoints were chosen, and its direction."""
-    metric = group.config["eval.metric"]
-    return f"validation/{metric}", group.config["eval.direction"] or metrics.direction_of(metric)
+    return f"validation/{group.config['eval.metric']}", group.config["eval.direction"]
 
 
 def direction_in(groups, metric):

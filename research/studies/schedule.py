@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from research import config as configs
 from research import loop, runs, signals
 from research.errors import UserError
-from research.metrics import direction_of
 from research.setup import resolve
 from research.studies import population, workers
 from research.studies.sweep import Trial, trials_of
@@ -103,8 +102,8 @@ def check(plan, worker, metrics=()):
     asked = [(trial.name, configs.to_json(trial.config)) for trial in plan.trials]
     for metric in metrics:
         # Whether the runs evaluate it is checked, so that any direction will do where its name implies none.
-        judged = {"eval.metric": metric, "eval.direction": direction_of(metric) or "max"}
-        judged = configs.override(plan.config, judged)
+        judged = configs.override(plan.config, {"eval.metric": metric})
+        judged = judged if judged.eval.direction else configs.override(judged, {"eval.direction": "max"})
         asked.append((f"metric {metric}", configs.to_json(judged)))
     worker.ask(check_trials, asked, plan.folder)
     known = lambda trial, config, steps, _: trial._replace(config=configs.from_json(config), steps=steps)

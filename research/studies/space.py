@@ -23,7 +23,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from research import config as configs
 from research.errors import UserError, pick, users_code
 from research.fields import text_of
-from research.metrics import direction_of
 from research.studies.sweep import aligned, trials_of
 
 RUN_METRICS = ("parameters", "seconds")  # of a result, with no split
@@ -79,7 +78,7 @@ def read(defined, config, sampler, pruner):
         if not isinstance(space, dict) or not space:
             raise UserError(2, "search_space(): gives no {path: what is searched}")
     space = {path: _typed(config, path, entry) for path, entry in space.items()}
-    default = {"metric": config.eval.metric, "direction": config.eval.direction or direction_of(config.eval.metric)}
+    default = {"metric": config.eval.metric, "direction": config.eval.direction}
     with users_code("search_objectives()", __file__):
         found = defined.get("search_objectives", lambda: [default])()
         objectives = [Objective(**entry) for entry in found]

@@ -17,6 +17,7 @@ def translate(
     sampling_rate: float = 0.0,
     beam_size: int = 1,
     length_penalty: float = 1.0,
+    bleu_tokenizer: str = "13a",
 ):
     """Cross-entropy of the target's tokens; of what the model makes of the source alone exact match, and BLEU and chrF
     where there are references.
@@ -28,6 +29,7 @@ def translate(
         sampling_rate: of scheduled sampling in training; 0: teacher forcing.
         beam_size: 1 is greedy.
         length_penalty: a hypothesis' score is its log-probability over its length to this power.
+        bleu_tokenizer: see make_bleu.
     """
     if "source" not in spec.features:
         raise UserError(
@@ -69,7 +71,9 @@ def translate(
         return {"loss": losses, "perplexity": losses, **metrics, "exact_match": exact}, found
 
     def score(arrays):
-        return text_scores(spec.tokenizer, arrays["translation"], arrays["reference"]) if language else {}
+        if not language:
+            return {}
+        return text_scores(spec.tokenizer, arrays["translation"], arrays["reference"], bleu_tokenizer)
 
     def predict(model, variables, batch):
         tokens, scores = generate(model, variables, batch["source"])
@@ -100,17 +104,33 @@ def is_equal(found, target, ids):
     return ((fill(found) == fill(target)).all(axis=1) & whole).astype(jnp.float32)
 
 
-def text_scores(tokenizer, translations, references):
-    """BLEU and chrF over a whole split, as sacreBLEU has them by default (Post 2018, arXiv:1804.08771), 0 to 100.
+def text_scores(tokenizer, translations, references, bleu_tokenizer="13a"):
+    """Computes BLEU and chrF over a complete split with sacreBLEU (Post 2018, arXiv:1804.08771), 0 to 100.
 
     Args:
-        translations: int32[N, T]; references: uint8[N, R], UTF-8, padded with zeros, which no text has.
+        translations: int32[N, T].
+        references: uint8[N, R], UTF-8, padded with zeros, which no text has.
+        bleu_tokenizer: sacreBLEU's, by which BLEU counts words; see `make_bleu`.
     """
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics import CHRF
 
     found = [tokenizer.decode(ids) for ids in translations]
     texts = [bytes(row[row != 0]).decode(errors="replace") for row in np.asarray(references, np.uint8)]
     return {
-        "bleu": BLEU().corpus_score(found, [texts]).score,
+        "bleu": make_bleu(bleu_tokenizer).corpus_score(found, [texts]).score,
         "chrf": CHRF().corpus_score(found, [texts]).score,
     }
+
+
+def make_bleu(tokenizer):
+    """Builds sacreBLEU's BLEU with one of its tokenizers: 13a, its default, zh, ja-mecab, char, flores200 and others.
+
+    Raises:
+        UserError: 2, for a tokenizer whose package or model is not installed.
+    """
+    from sacrebleu.metrics import BLEU
+
+    try:
+        return BLEU(tokenize=tokenizer)
+    except Exception as error:  # the tokenizers import packages, and download models
+        raise UserError(2, f"config.task.bleu_tokenizer: {tokenizer}: {error}") from error
