@@ -22,6 +22,7 @@ from research.log import Log
 from research.program import Evaluate, Place, Read, Step, drive, of_one_run, peak_memory
 from research.randomness import run_key
 from research.setup import absent_classes, prepare, resolve, summary
+from research.warm_start import start_from
 
 
 def train(config, workdir, *, file="", size="", devices=None, through=None):
@@ -38,7 +39,7 @@ def train(config, workdir, *, file="", size="", devices=None, through=None):
     """
     began = time.monotonic()
     config, dataset, mesh = resolve(config, devices, runs.read_tokenizer(workdir))
-    finished = runs.check(workdir, config)
+    finished = runs.check(workdir, config, dataset)
     if finished is not None:
         return finished
     setup = prepare_run(config, dataset, mesh, workdir)
@@ -58,8 +59,9 @@ def prepare_run(config, dataset, mesh, workdir):
         UserError: 2, 3 or 4.
     """
     setup = prepare(config, dataset, mesh)
+    runs.check_data(workdir, dataset, setup.bases())
     if config.init_from is not None and not runs.is_begun(workdir):
-        runs.start_from(config, dataset, setup.model, {"params": setup.abstract.params, **setup.abstract.model_state})
+        start_from(config, dataset, setup.model, {"params": setup.abstract.params, **setup.abstract.model_state})
     return setup
 
 
@@ -76,13 +78,13 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
     Raises:
         UserError: as train.
     """
-    at_hand = {base for split in setup.splits.values() if split.at_hand for base, _, _ in split.pieces}
-    data = manifest.describe_data(setup.dataset, sorted(at_hand))
+    data = manifest.describe_data(setup.dataset, setup.bases(at_hand=True))
     with runs.lock(workdir) as folder:
         # Looked at again under the lock: another process may have been here since.
         finished = runs.check(workdir, setup.config)
         if finished is not None:
             return finished
+        runs.check_data(folder, setup.dataset, setup.bases())
         runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer, together)
         checkpoints = None
         try:
@@ -158,7 +160,7 @@ def _begin(setup, log):
     state = jax.jit(setup.init, out_shardings=sharding.replicated(setup.mesh))(run_key(setup.config.seed))
     if setup.config.init_from is not None:
         variables = {"params": state.params, **state.model_state}
-        variables, says = runs.start_from(setup.config, setup.dataset, setup.model, variables)
+        variables, says = start_from(setup.config, setup.dataset, setup.model, variables)
         variables = sharding.place(variables, sharding.replicated(setup.mesh))
         for line in says:
             log.say(line)

@@ -1,7 +1,6 @@
 """A run folder: its files, its lock, and reading it back."""
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research import config as configs
-from research import manifest, pretrained
-from research.checkpoint import read_best, warm_start
-from research.data import hub, tokenize
+from research import manifest
+from research.checkpoint import read_best
+from research.data import tokenize
 from research.data.dataset import Dataset
 from research.errors import UserError
 from research.models import MODELS
@@ -124,8 +123,12 @@ def read_tokenizer(folder):
     return tokenizer
 
 
-def check(workdir, config):
-    """Whether this config may be run in this folder; nothing is written.
+def check(workdir, config, dataset=None):
+    """Checks whether this config may be run in this folder; nothing is written.
+
+    Args:
+        dataset: of the config, opened; on other data than the folder's run, the error names the split and not the
+            fields of the config that follow from it.
 
     Returns:
         the result of the finished run that is there, else None.
@@ -138,6 +141,8 @@ def check(workdir, config):
     if saved is not None:
         differing = configs.differences(configs.from_json(saved["config"]), config)
         if differing:
+            if dataset is not None:
+                check_data(folder, dataset, dataset.examples)
             paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
             raise UserError(2, f"{folder}: holds the run of another config: {paths}; choose another --workdir")
     elif folder.is_dir():
@@ -161,6 +166,36 @@ def check(workdir, config):
     return None
 
 
+def check_data(folder, dataset, splits):
+    """Checks that the data are those that a run was started with.
+
+    Args:
+        folder: of the run; one without a manifest passes.
+        dataset: research.data.Dataset, opened.
+        splits: the base splits to compare.
+
+    Raises:
+        UserError: 2, naming the split whose content has changed.
+    """
+    path = pathlib.Path(folder) / "manifest.json"
+    try:
+        kept = [start["data"] for start in read_json(path) or []]
+        sums = {split: known for data in kept for split, known in data.get("fingerprint", {}).items()}
+        sizes = {split: n for data in kept for split, n in data["examples"].items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(2, f"{path}: not a manifest of ours") from error
+    for split in splits:
+        n = dataset.examples[split]
+        changed = f"it has {n} examples, then {sizes[split]}" if sizes.get(split, n) != n else ""
+        if not changed and split in sums and dataset.fingerprint and dataset.fingerprint(split) != sums[split]:
+            changed = "its content has changed"
+        if changed:
+            raise UserError(
+                2, f"{folder}: the split {split} of {dataset.name} is not the one that this run was started with: "
+                f"{changed}; put the former data back, or choose another --workdir"
+            )  # fmt: skip
+
+
 def check_writable(folder):
     """Raises the error of a folder that cannot be written, or be made.
 
@@ -178,82 +213,6 @@ def check_writable(folder):
 def is_begun(workdir):
     """Whether a run has been begun in this folder."""
     return (pathlib.Path(workdir) / "config.json").is_file()
-
-
-class Start(NamedTuple):
-    """What config.init_from names."""
-
-    model: Any  # Linen module
-    variables: Any  # {"params": ..., collection: ...}
-    prefixes: tuple[str, ...]  # of the paths that are asked for; () for all
-    labels: tuple[str, ...]  # names of the classes that its head tells; () where they have none
-
-    def compared(self, model, labels, matched):
-        """Lines on what differs though shapes do not show it: fields of a model of the same kind, names of classes.
-
-        Args:
-            labels: of the new run.
-            matched: the paths that are taken.
-
-        Raises:
-            UserError: 2, for a head that is taken and tells the same classes in another order.
-        """
-        says = []
-        if self.labels not in ((), labels) and any(path.startswith("params/head") for path in matched):
-            if set(self.labels) == set(labels):
-                order = f"{', '.join(self.labels)} there, {', '.join(labels)} here"
-                raise UserError(2, f"config.init_from: its head tells the classes in another order: {order}; name what "
-                                   "is to be taken, :block0,block1,... behind the folder")  # fmt: skip
-            says = [f"its head told {', '.join(self.labels)}, and is to tell {', '.join(labels)}"]
-        if type(model) is not type(self.model):
-            return says
-        skipped = ("name", "parent", "classes", "vocabulary", "parts")
-        fields = [field.name for field in dataclasses.fields(model) if field.name not in skipped]
-        pairs = [(name, getattr(self.model, name), getattr(model, name)) for name in fields]
-        return says + [
-            f"config.model.{name}: {there} there, {here} here" for name, there, here in pairs if there != here
-        ]
-
-
-def start_from(config, dataset, model, variables):
-    """What config.init_from names, taken over where it fits: a new run's variables, and lines that say what was.
-
-    Args:
-        dataset, model, variables: of the new run; variables may be ShapeDtypeStructs, where all this is but checked.
-
-    Raises:
-        UserError: 2 where nothing fits, or what fits is of another tokenizer or order of classes; 3 and 4 where it
-            cannot be read.
-    """
-    start = _read_start(config.init_from, dataset.tokenizer)
-    variables, matched, missed = warm_start(variables, start.variables, start.prefixes)
-    taken = [f"{len(matched)} taken: {', '.join(matched)}", f"{len(missed)} not taken: {', '.join(missed) or '-'}"]
-    says = taken + start.compared(model, dataset.labels, matched)
-    return variables, [f"init_from {config.init_from}: {line}" for line in says]
-
-
-def _read_start(init_from, tokenizer):
-    """Reads FOLDER of a run, or hf:FOLDER_OR_NAME in Hugging Face's layout; :PREFIX,PREFIX behind it takes a part.
-
-    Args:
-        tokenizer: of the new run: of other tokens the embeddings there would say nothing.
-
-    Raises:
-        UserError: 2 where it has another tokenizer, 3 and 4 where it cannot be read.
-    """
-    foreign = init_from.startswith(hub.PREFIX)
-    place, _, prefixes = init_from.removeprefix(hub.PREFIX).partition(":")
-    if foreign:
-        folder = hub.find(hub.PREFIX + place, "config.init_from")
-        (model, variables), labels = pretrained.load(folder), pretrained.labels(folder)
-        other, remedy = tokenize.read(folder) if tokenize.file_of(folder) else None, hub.PREFIX + place
-    else:
-        (_, variables), labels = read_best(place), read_spec(place).labels
-        config, other, remedy = read_config(place), read_tokenizer(place), f"{place}/tokenizer.json"
-        model = MODELS[config.model.name](**configs.arguments("model", config))
-    if other is not None and tokenizer is not None and other.digest != tokenizer.digest:
-        raise UserError(2, f"config.init_from: {place} has another tokenizer; give config.data.tokenizer={remedy}")
-    return Start(model, variables, tuple(prefix for prefix in prefixes.split(",") if prefix), labels)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,11 @@ class Setup(NamedTuple):
     abstract: Any = None  # TrainState of ShapeDtypeStructs with shardings
     constants: Any = MappingProxyType({})  # {collection: ...} that the step and evaluation read beside the state
 
+    def bases(self, at_hand=False):
+        """Returns the base splits that are read, sorted; only those read from memory or memory maps, if `at_hand`."""
+        read_ones = (split for split in self.splits.values() if split.at_hand or not at_hand)
+        return sorted({base for split in read_ones for base, _, _ in split.pieces})
+
 
 def resolve(config, devices=None, tokenizer=None):
     """Opens the data set, fills in what it determines and makes the mesh: (config, dataset, mesh). Reads no example but

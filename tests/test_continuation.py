@@ -256,6 +256,16 @@ def test_text_that_streams_is_the_text(kind):
         assert tokenizer.decode(ids).endswith(added) and len(added) > len(tokenizer.decode(ids)) / 2
 
 
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_a_character_that_is_complete_is_shown_where_the_next_one_is_cut_off(n):
+    tokenizer = train_tokenizer.train([TEXTS], "bytes", 300)
+    ids = tokenizer.encode(["aß世"])[0]  # of 1, 2 and 3 bytes
+    for size in range(2, len(ids) + 1):
+        stream = tokenizer.stream(ids[:1])
+        added = "".join(stream(ids[i : min(i + n, size)]) for i in range(1, size, n))
+        assert added == ("" if size < 3 else "ß" if size < 6 else "ß世"), size
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of a small GPT on Python's source."""

@@ -1,5 +1,6 @@
 """Order, the two roads of reading, splits, and what is refused."""
 
+import json
 import weakref
 
 import numpy as np
@@ -275,12 +276,24 @@ def test_the_cache_is_read_back_and_its_loss_costs_nothing_but_time(monkeypatch,
     assert same(read(digits(), range(10)), first)
 
 
-def test_a_damaged_cache_is_made_again(monkeypatch, tmp_path):
+@pytest.mark.parametrize("how", ["cut", "empty", "flipped", "header", "gone", "older"])
+def test_a_damaged_cache_is_made_again(monkeypatch, tmp_path, how):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = read(digits(), range(10))
-    for path in (tmp_path / "research" / "decoded").rglob("*.npy"):
-        path.write_bytes(path.read_bytes()[:200])
+    (folder,) = (tmp_path / "research" / "decoded").glob("digits-train-*")
+    for path in folder.glob("*.npy"):
+        content = bytearray(path.read_bytes())
+        if how == "flipped":
+            content[-1] ^= 1
+        elif how == "header":  # of as many bytes: other numbers
+            content = content.replace(b"'<i4'", b"'<u4'").replace(b"'|u1'", b"'|i1'")
+        path.write_bytes({"cut": content[:200], "empty": b""}.get(how, content))
+        if how == "gone":
+            path.unlink()
+    if how == "older":  # kept the names of the fields, without sums
+        (folder / "complete").write_text(json.dumps({"fields": ["image", "label"], "notes": {}}))
     assert same(read(digits(), range(10)), first)
+    assert "sums" in json.loads((folder / "complete").read_text())
 
 
 def test_official_order_and_pixels_of_mnist(real_data):

@@ -36,6 +36,10 @@ def corpus(tmp_path, monkeypatch):
         ("as e.g. this one, i.e. that.", ["as e.g. this one, i.e. that."]),
         ("3.5 men . They won . ", ["3.5 men .", "They won ."]),
         (" \n \n", []),
+        ("今天很好。我们走。", ["今天很好。", "我们走。"]),
+        ("他说：“好！？”然后走了。", ["他说：“好！？”", "然后走了。"]),
+        ("यह अच्छा है। हम चलें।", ["यह अच्छा है।", "हम चलें।"]),
+        ("هل أنت بخير؟ نعم۔ جيد", ["هل أنت بخير؟", "نعم۔", "جيد"]),
     ],
 )
 def test_sentences_end_with_lines_and_full_stops(text, expected):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import sys
 
 import jax
@@ -103,6 +104,88 @@ def test_the_bytes_of_words_add_up_to_those_of_a_text_that_is_tokenised_already(
         (ids,) = dataset.tokenizer.encode([article.replace("\n", tokenize.NEWLINE)])
         assert dataset.tokenizer.token_bytes[ids].sum() == len(article.encode()) > 100
     assert not dataset.tokenizer.token_bytes[:4].any()  # an unknown word is none
+
+
+@pytest.mark.parametrize("names", [("strip_tags", "whitespace"), ("nfc",), ("lowercase",)])
+def test_a_tokenizer_that_changes_text_counts_no_bytes(names):
+    assert train_tokenizer.train(TEXTS, "bytes", 300, normalize=names).token_bytes is None
+    spaced = json.loads(train_tokenizer.train(TEXTS, "bpe", 300).json)
+    spaced["pre_tokenizer"]["add_prefix_space"] = True
+    assert tokenize.Tokenizer(json.dumps(spaced)).token_bytes is None
+
+
+@pytest.mark.parametrize("newline,counted", [("\n", True), (" ", True), (" <eos> ", False), ("", False)])
+def test_bits_per_byte_need_an_end_of_line_that_is_one_byte(newline, counted):
+    dataset = open_dataset("tiny_shakespeare", {"tokenizer": "bytes", "vocabulary_size": 300, "newline": newline})
+    assert dataset.counts_bytes == counted
+    blanks = open_dataset("wikitext2", {"tokenizer": "blanks", "newline": tokenize.NEWLINE})
+    assert blanks.counts_bytes and not open_dataset("wikitext2", {"tokenizer": "words"}).counts_bytes
+
+
+def test_a_vocabulary_with_gaps_has_room_for_its_largest_id(tmp_path):
+    folder = need_case("08-vocabulary-with-gaps")
+    arguments = {"folder": str(folder), "tokenizer": str(folder / "tokenizer.json"), "max_len": 16}
+    dataset = open_dataset("text", arguments)
+    ids = dataset.tokenizer
+    assert ids.size == dataset.vocabulary == len(ids.vocabulary) == 13 and ids.vocabulary[9:11] == ("<unused9>", "dog")
+    rows = dataset.open("train").stacked(np.arange(2))["targets"]
+    assert rows.max() == 12 and ids.decode([10, 5, 12]).split() == ["dog", "ran"]
+    split = open_split(dataset, "train", "train", MEMORY, 0)
+    assert next(train_batches(split, 0, 2, 0, 1))["targets"].max() < dataset.vocabulary
+
+
+def folder_of_gpt2(tmp_path, **files):
+    """GPT-2's small vocabulary of 600 tokens in its two files, without tokenizer.json."""
+    source = SHARED / "fixtures" / "hf" / "gpt2-tiny"
+    if not source.is_dir():
+        pytest.skip(f"no {source}")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(source / name, tmp_path)
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return tokenize.read(tmp_path)
+
+
+SEPARATOR = {"content": "<|sep|>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+
+
+def test_added_tokens_of_a_folder_are_read_whole_by_their_ids(tmp_path):
+    tokenizer = folder_of_gpt2(tmp_path, added_tokens={"<|sep|>": 600, "<|pad|>": 601})
+    assert tokenizer.encode(["a <|sep|> b"]) == [[64, 220, 600, 282]] and tokenizer.size == 602
+    assert tokenizer.token_bytes[600] == 7
+    tokenizer = folder_of_gpt2(tmp_path, tokenizer_config={"add_prefix_space": True})
+    assert tokenizer.encode(["hello world"])[0][0] == 502
+    (tmp_path / "added_tokens.json").unlink()
+    tokenizer = folder_of_gpt2(tmp_path, tokenizer_config={"added_tokens_decoder": {"700": SEPARATOR}})
+    assert tokenizer.encode(["a <|sep|> b"]) == [[64, 220, 700, 282]] and tokenizer.size == 701  # behind a gap
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_added_tokens_of_berts_folder_are_read_whole(tmp_path, special):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|Sep|>": 6}))
+    if special:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<|Sep|>"]}))
+    tokenizer = tokenize.read(tmp_path)
+    # One that is not special is found in the normalized text, in lower case.
+    spelled, lower = tokenizer.encode(["a <|Sep|> b", "a <|sep|> b"])
+    assert spelled == [4, 6, 5] and (lower == spelled) == (not special) and tokenizer.size == 7
+
+
+@pytest.mark.parametrize(
+    "files,part",
+    [
+        ({"added_tokens": {"<|sep|>": 5}}, "'<|sep|>' is to be 5, but in its vocabulary 5 is"),
+        ({"added_tokens": {"a": 600}}, "'a' is to be 600, but in its vocabulary 'a' is 64"),
+        ({"added_tokens": {"<|sep|>": "x"}}, "has the id 'x'"),
+        ({"added_tokens": ["<|sep|>"]}, "added_tokens.json: not a JSON object"),
+        ({"tokenizer_config": {"added_tokens_decoder": {"600": "<|sep|>"}}}, "not a tokenizer"),
+    ],
+)
+def test_added_tokens_that_cannot_be_are_refused(tmp_path, files, part):
+    with pytest.raises(UserError) as error:
+        folder_of_gpt2(tmp_path, **files)
+    assert error.value.code == 3 and part in str(error.value) and str(tmp_path) in str(error.value)
 
 
 def test_a_tokenizer_that_loses_text_counts_no_bytes(trained):

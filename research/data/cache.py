@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import tempfile
 import time
+import zlib
 
 import numpy as np
 
@@ -17,17 +18,20 @@ def cache_home():
 
 
 def cached(name, make):
-    """What make() returns, (arrays {field: array}, notes as JSON), from the disk where it is there under this name.
+    """Returns the result of make(), (arrays {field: array}, notes as JSON), from the disk if it is there by this name.
 
-    A name holds the hash of all that the content follows from. Arrays from the disk are memory-mapped.
+    A name holds the hash of all that the content follows from. Arrays from the disk are memory-mapped, and their files
+    compared with the sums of what was written: a damaged entry is made again.
     """
     folder = cache_home() / "decoded" / name.replace("/", "_")
     if (folder / "complete").is_file():
         try:
-            kept = json.loads((folder / "complete").read_text())
-            return {field: np.load(folder / f"{field}.npy", mmap_mode="r") for field in kept["fields"]}, kept["notes"]
-        except (OSError, ValueError, KeyError, TypeError):  # damaged: made again
-            shutil.rmtree(folder, ignore_errors=True)
+            kept = json.loads((folder / "complete").read_text(encoding="utf-8"))
+            if kept["sums"] == {field: _sum(folder, field) for field in kept["sums"]}:
+                return {field: np.load(folder / f"{field}.npy", mmap_mode="r") for field in kept["sums"]}, kept["notes"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # not what was written
+        shutil.rmtree(folder, ignore_errors=True)
     arrays, notes = make()
     _store(folder, arrays, notes)
     return arrays, notes
@@ -52,6 +56,10 @@ def file_sum(path):
     return arrays["sum"].tobytes()
 
 
+def _sum(folder, field):
+    return zlib.crc32(np.memmap(folder / f"{field}.npy", np.uint8, "r"))
+
+
 def _store(folder, arrays, notes):
     """Written beside and renamed, so that a reader never sees half of it; a cache that cannot be written is none."""
     try:
@@ -62,7 +70,8 @@ def _store(folder, arrays, notes):
     try:
         for field, array in arrays.items():
             np.save(scratch / f"{field}.npy", array)
-        (scratch / "complete").write_text(json.dumps({"fields": list(arrays), "notes": notes}))
+        kept = {"sums": {field: _sum(scratch, field) for field in arrays}, "notes": notes}
+        (scratch / "complete").write_text(json.dumps(kept), encoding="utf-8")
         os.rename(scratch, folder)
     except OSError:  # disk full, or another process was first
         shutil.rmtree(scratch, ignore_errors=True)

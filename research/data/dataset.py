@@ -36,6 +36,7 @@ class Dataset:
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
     origin: tuple = ()  # (name in DATASETS, its arguments), by which a worker process opens it again
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a mixture the data sets
+    counts_bytes: bool = True  # whether the bytes that its tokens stand for are those of the text
     notes: tuple[str, ...] = ()  # lines for the log, such as files of a folder that no split reads
 
     @property

@@ -6,7 +6,7 @@ from research.errors import UserError
 
 PREFIX = "hf:"
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "vocab.json", "vocab.txt", "merges.txt",
-         "tokenizer.json", "tokenizer_config.json")  # fmt: skip
+         "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")  # fmt: skip
 
 
 def find(source, field):

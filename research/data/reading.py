@@ -34,7 +34,7 @@ def split_lines(text):
     return lines if lines[-1] else lines[:-1]
 
 
-def read_blocks(path, size=1 << 23):
+def read_blocks(path, size=1 << 20):
     """Yields the text of a file in blocks of `size` bytes; see `read_text`."""
     path, decoder = pathlib.Path(path), codecs.getincrementaldecoder("utf-8")()
     try:

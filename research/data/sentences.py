@@ -16,9 +16,10 @@ from research.data.tokens import count, token_file
 from research.errors import UserError
 from research.randomness import generator
 
-# Behind a line, or a full stop and what closes with it; not where a small letter goes on, as behind an abbreviation.
-END = re.compile(r"\n\s*|(?<=[.!?])(?:\s*[\"')\]»”’]+)?\s+(?![a-z])")
-FORMAT = "sentences-v1"  # of what is kept: where sentences end, and which pairs are made of them
+# Split after a line break; after a full stop and its closing quotes, unless a lower-case letter follows (an
+# abbreviation); and after the marks of scripts that put no blank after them, or never use them within a sentence.
+END = re.compile(r"\n\s*|(?<=[.!?])(?:\s*[\"')\]»”’]+)?\s+(?![a-z])|[。！？｡।॥؟۔።։။។]+[)\]»”’」』】》〉）]*\s*")
+FORMAT = "sentences-v2"  # of what is kept: where sentences end, and which pairs are made of them
 MARKS = 3  # of a pair: one before it, one between, one behind
 
 
@@ -94,7 +95,7 @@ def own_sentences(
 
 
 def sentences(text):
-    """The sentences of a text, none of them empty."""
+    """Returns the sentences of a text, none of them empty."""
     parts, start = [], 0
     for end in END.finditer(text):
         parts.append(text[start : end.end()].strip())

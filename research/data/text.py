@@ -14,6 +14,7 @@ import numpy as np
 
 from research.data.cache import cached
 from research.data.choose_tokenizer import digest, tokenizer_of, with_ends
+from research.data.cuts import NONE
 from research.data.dataset import Dataset, from_tfds
 from research.data.files import corpus, from_files
 from research.data.prepare import ensure
@@ -69,7 +70,7 @@ def _longest_reference(raw, field, tokenizer):
     """Returns the bytes of the longest text of a field as normalized, over all splits; cached."""
 
     def make():
-        found = (tokenizer.normalize(text) for base in raw.examples for text, _ in pieces(raw, base, field, {}, False))
+        found = (tokenizer.normalize(text) for base in raw.examples for text, _ in pieces(raw, base, field, {}, NONE))
         return {"bytes": np.array(max(len(text.encode()) for text in found))}, {}
 
     known = [raw.fingerprint(base) for base in raw.examples]
@@ -198,6 +199,7 @@ def running(
         tokenizer=tokenizer,
         sequences=("tokens", "targets"),
         token_counts=lambda: tokens("train").counts(n, tokenizer.size),
+        counts_bytes=tokenizer.counts_bytes(newline),
         fingerprint=lambda base: digest(
             raw.fingerprint(base), tokenizer.json, newline, "ends", max_len, context, packed
         ),

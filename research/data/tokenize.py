@@ -7,6 +7,7 @@ their own special tokens: what each is for is asked of the Tokenizer.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
 
@@ -25,6 +26,7 @@ ROLES = {  # what SPECIAL are for, and how others spell it: BERT, RoBERTa and T5
     "end": ("[SEP]", "</s>", "<|endoftext|>"),
     "mask": ("[MASK]", "<mask>"),
 }
+PARTIAL = "\ufffd"  # the library decodes an incomplete character to it
 NEWLINE = " <eos> "  # the end of a line as a word, by custom
 
 
@@ -92,67 +94,63 @@ class Tokenizer:
         library.no_padding()
         return library
 
-    @property
+    @functools.cached_property
     def size(self):
-        return self._library.get_vocab_size()
+        """One more than the largest id; the ids may have gaps."""
+        return 1 + max(self._library.get_vocab().values(), default=-1)
 
     @property
     def digest(self):
-        """By which a tokenizer is known again."""
+        """Identifies a tokenizer."""
         return hashlib.sha256(self.json.encode()).hexdigest()
 
     @functools.cached_property
     def vocabulary(self):
         """The tokens by id."""
-        return tuple(self._library.id_to_token(i) for i in range(self.size))
+        return tuple(self._library.id_to_token(i) or f"<unused{i}>" for i in range(self.size))
 
     @functools.cached_property
     def token_bytes(self):
-        """int32[V]: bytes of text that a token stands for; None for a tokenizer that loses some of the text: words,
-        wordpiece, unigram. An unknown character counts 1.
+        """int32[V]: how many bytes of text each token stands for; None for a tokenizer that loses or changes some of
+        the text: any with a normalizer, and words, wordpiece and unigram. An unknown character counts 1.
 
-        Of blanks a word stands for itself and the blank before it, `<eos>` for a blank and the end of a line, as text
-        that is tokenised already has it; an unknown word counts 0.
+        With blanks a word stands for itself and the blank before it, and `<eos>` for a blank and the end of a line, as
+        in text that is tokenised already; an unknown word counts 0.
         """
         parts = json.loads(self.json)
-        cutter = (parts["pre_tokenizer"] or {}).get("type")
-        if cutter == "WhitespaceSplit":
+        cutter, added = parts["pre_tokenizer"] or {}, parts.get("added_tokens") or []
+        if parts["normalizer"] is not None or cutter.get("add_prefix_space"):
+            return None
+        if cutter.get("type") == "WhitespaceSplit":
             sizes = [2 if token == NEWLINE.strip() else 1 + len(token.encode()) for token in self.vocabulary]
             unknown = 0
-        elif parts["model"]["type"] == "BPE":
-            one_a_byte = "ByteLevel" in self.json  # its alphabet has a character for each byte
-            sizes = [len(token) if one_a_byte else len(token.encode()) for token in self.vocabulary]
-            unknown = 1
+        elif parts["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(cutter):
+            sizes, unknown = [len(token) for token in self.vocabulary], 1  # its alphabet has a character per byte
+        elif self.is_ours and not cutter and parts["model"]["type"] == "BPE":
+            sizes, unknown = [len(token.encode()) for token in self.vocabulary], 1
         else:
             return None
         sizes, special = np.array(sizes, np.int32), {i for i in self.special.values() if i >= 0}
+        for token in added:  # read as they stand
+            sizes[token["id"]] = len(token["content"].encode())
         sizes[list(special)] = 0
         if self.unknown >= 0:
             sizes[self.unknown] = unknown
         return sizes
 
-    def by_lines(self, newline="\n"):
-        """Whether ids of a text are those of its parts end to end, if it is cut behind the end of a line that stands
-        between two characters that are no blanks.
+    def counts_bytes(self, newline="\n"):
+        """Whether `token_bytes` of a text's tokens add up to the bytes of the text.
 
         Args:
             newline: what is read for the end of a line.
         """
-        parts = json.loads(self.json)
-        flat = lambda step: (
-            [one for part in step["normalizers"] for one in flat(part)] if "normalizers" in step else [step]
-        )
-        steps = flat(parts["normalizer"] or {"normalizers": []})
-        if not {step["type"] for step in steps} <= {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}:
-            return False
-        if any(token["lstrip"] for token in parts.get("added_tokens") or []):  # which takes the end of a line before it
-            return False
-        cutter = parts["pre_tokenizer"]
-        if cutter is None:
-            return not parts["model"].get("merges", True)  # characters
-        if cutter["type"] == "ByteLevel":
-            return newline == "\n" and not cutter["add_prefix_space"]
-        return cutter["type"] in ("WhitespaceSplit", "Whitespace", "BertPreTokenizer") and newline[-1:].isspace()
+        by_custom = newline == NEWLINE and "WhitespaceSplit" in self.json
+        return self.token_bytes is not None and (len(newline.encode()) == 1 or by_custom)
+
+    @functools.cached_property
+    def bare(self):
+        """The same tokenizer without its normalizer."""
+        return Tokenizer(json.dumps({**json.loads(self.json), "normalizer": None}, ensure_ascii=False))
 
     def normalize(self, text):
         """The text as it is before it is cut."""
@@ -188,16 +186,32 @@ class Tokenizer:
         return self._library.decode(ids.tolist(), skip_special_tokens=False)
 
     def stream(self, before):
-        """A function that takes the ids behind these, some at a time, and gives the text that each lot adds.
+        """Returns a function that takes the ids after `before`, some at a time, and returns the text that they add.
 
-        A character of several tokens comes with the last of them; what no character became is left out.
+        A character of several tokens comes with the last of them. One that is never completed is left out; the
+        characters before it are not.
         """
-        from tokenizers.decoders import DecodeStream
+        text = lambda ids: self._library.decode(ids, skip_special_tokens=False)
+        # The text of a window of ids: the first `known` of them are context, for a token may be written differently at
+        # the start of a text; of the others `shown` characters have been returned.
+        window, known = [int(i) for i in before], len(before)
+        while known and text(window[:known]).endswith(PARTIAL):  # not in the middle of a character
+            known -= 1
+        shown = len(text(window).rstrip(PARTIAL)) - len(text(window[:known]))
 
-        stream = DecodeStream(skip_special_tokens=False)
-        add = lambda ids: "".join(stream.step(self._library, int(i)) or "" for i in ids)
-        add(before)
-        return add
+        def step(i):
+            nonlocal window, known, shown
+            window.append(int(i))
+            whole, context = text(window), len(text(window[:known]))
+            new = whole.rstrip(PARTIAL)[context + shown :]
+            if whole.endswith(PARTIAL):
+                shown += len(new)
+            else:
+                window, shown = window[known:], 0
+                known = len(window)
+            return new
+
+        return lambda ids: "".join(map(step, ids))
 
     def __getstate__(self):
         return self.json
@@ -214,10 +228,11 @@ def fitted(first, second, room):
 
 
 def read(source):
-    """A tokenizer from its JSON file; from a folder in Hugging Face's layout, or the name of one: hf:FOLDER_OR_NAME.
+    """Reads a tokenizer from its JSON file, or from a folder in Hugging Face's layout or the name of one,
+    hf:FOLDER_OR_NAME.
 
     Raises:
-        UserError: 3, for a file that is none, or a folder without.
+        UserError: 3, for a file that is not a tokenizer, or a folder without one.
     """
     path = pathlib.Path(source)
     if str(source).startswith(hub.PREFIX) or path.is_dir():
@@ -227,9 +242,11 @@ def read(source):
             raise UserError(
                 3, f"{folder}: no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor vocab.txt"
             )
-    make = {"vocab.json": _of_bpe, "vocab.txt": _of_wordpiece}.get(path.name, lambda path: Tokenizer(read_text(path)))
+    parsers = {"vocab.json": _of_bpe, "vocab.txt": _of_wordpiece}
     try:
-        tokenizer = make(path)
+        found = parsers.get(path.name, read_text)(path)
+        is_alone = path == pathlib.Path(source) and path.name not in parsers
+        tokenizer = Tokenizer(found if is_alone else _completed(found, path.parent))
         if not tokenizer.size:  # for this the library reads it
             raise ValueError("it has no token")
     except OSError as error:
@@ -249,8 +266,66 @@ def file_of(folder):
     return None
 
 
+def _completed(found, folder):
+    """Returns the JSON of a tokenizer with what the other files of its folder state: added tokens, each by its id, and
+    whether a text begins with a blank.
+
+    Raises:
+        UserError: 3, where the files contradict each other.
+    """
+    settings, data, changed = _object(folder / "tokenizer_config.json"), json.loads(found), False
+    spaced, cutter = settings.get("add_prefix_space"), data["pre_tokenizer"] or {}
+    if isinstance(spaced, bool) and cutter.get("type") == "ByteLevel" and cutter["add_prefix_space"] != spaced:
+        cutter["add_prefix_space"], changed = spaced, True
+    there = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
+    vocabulary = data["model"]["vocab"]
+    known = there | (vocabulary if isinstance(vocabulary, dict) else {})
+    taken = {i: token for token, i in known.items()}
+    for token in sorted(_added(folder, settings), key=lambda token: token["id"]):
+        content, i = token["content"], token["id"]
+        if known.get(content, i) != i or taken.get(i, content) != content:
+            other = f"{content!r} is {known[content]}" if content in known else f"{i} is {taken[i]!r}"
+            raise UserError(3, f"{folder}: the added token {content!r} is to be {i}, but in its vocabulary {other}")
+        if content not in there:
+            if isinstance(vocabulary, dict):  # from where it has this very id, whatever ids are free before it
+                vocabulary[content] = i
+            data["added_tokens"], changed = [*(data.get("added_tokens") or []), token], True
+    if not changed:
+        return found
+    data["added_tokens"].sort(key=lambda token: token["id"])
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _added(folder, settings):
+    """The added tokens that the files of a folder state, as `tokenizers` has them in its JSON."""
+    named = [*_object(folder / "special_tokens_map.json").items(), *settings.items()]
+    values = [value for name, value in named if name.endswith(("_token", "_tokens"))]
+    values = itertools.chain.from_iterable(value if isinstance(value, list) else [value] for value in values)
+    special = {value.get("content") if isinstance(value, dict) else value for value in values}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    found = {}
+    for content, i in _object(folder / "added_tokens.json").items():
+        own = {"normalized": content not in special, "special": content in special}
+        found[content] = {"id": i, "content": content, **flags, **own}
+    for i, entry in settings.get("added_tokens_decoder", {}).items():
+        own = {name: bool(entry.get(name, default)) for name, default in (flags | {"special": False}).items()}
+        own["normalized"] = bool(entry.get("normalized", not own["special"]))
+        found[entry["content"]] = {"id": int(i), "content": entry["content"], **own}
+    if wrong := [token for token in found.values() if type(token["id"]) is not int or token["id"] < 0]:
+        raise ValueError(f"the added token {wrong[0]['content']!r} has the id {wrong[0]['id']!r}")
+    return found.values()
+
+
+def _object(path):
+    """The object of a JSON file; an empty one where there is no file."""
+    found = json.loads(read_text(path)) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise UserError(3, f"{path}: not a JSON object")
+    return found
+
+
 def _of_bpe(path):
-    """GPT-2's tokenizer out of vocab.json and merges.txt."""
+    """GPT-2's tokenizer out of vocab.json and merges.txt, as JSON."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -258,11 +333,11 @@ def _of_bpe(path):
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     library.add_special_tokens([ROLES["end"][-1]])
-    return Tokenizer(library.to_str())
+    return library.to_str()
 
 
 def _of_wordpiece(path):
-    """BERT's tokenizer out of vocab.txt, a token a line, and the choices in tokenizer_config.json, where it is."""
+    """BERT's tokenizer out of vocab.txt, a token per line, and the choices in tokenizer_config.json, as JSON."""
     import tokenizers
     from tokenizers import models, normalizers
 
@@ -274,15 +349,14 @@ def _of_wordpiece(path):
     begin, end, unknown = (ROLES[role][0] for role in ("begin", "end", "unknown"))
     if lost := [token for token in (unknown, begin, end) if token not in vocabulary]:
         raise UserError(3, f"{path}: {lost[0]} is missing")
-    beside = path.with_name("tokenizer_config.json")
-    given = json.loads(read_text(beside)) if beside.exists() else {}
+    given = _object(path.with_name("tokenizer_config.json"))
     library = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
     normalizer = normalizers.BertNormalizer(
         handle_chinese_chars=given.get("tokenize_chinese_chars", True),
         strip_accents=given.get("strip_accents"),
         lowercase=given.get("do_lower_case", True),
     )
-    return as_berts(library, normalizer)
+    return as_berts(library, normalizer).json
 
 
 def as_berts(library, normalizer):

@@ -14,23 +14,21 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import zlib
 
 import numpy as np
 
 from research.data.cache import cache_home
+from research.data.cuts import LINES, cuts_of, normalized
 from research.errors import UserError
 from research.log import counted
 
 FORMAT = "v2"  # of the files; in the folder's name
-PIECE = 1 << 16  # characters encoded as one text, where a tokenizer allows it
 BATCH = 1 << 21  # characters encoded at a time, by all cores; a token in the making takes some 175 bytes
 STRETCH = 1 << 20  # ids under one check sum
 CHUNK = 256  # records read at a time
 NOT_UTF8 = "texts that were not UTF-8"
-LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 class TokenFile:
@@ -93,7 +91,7 @@ def token_file(name, tokenizer, raw, base, field, newline="\n", cut=None):
         name: holds the hash of all that the content follows from.
         raw, base, field: the texts, see `pieces`.
         newline: what the tokenizer reads for the end of a line.
-        cut: text -> its parts, whose ids are then all that there is: no end stands behind a document.
+        cut: text -> its parts; then no end follows a document, and the places of the parts are kept.
 
     Raises:
         UserError: 3 for a damaged one, or damaged data, 5 where it cannot be written.
@@ -133,13 +131,19 @@ def _write(folder, tokenizer, raw, base, field, newline, cut):
     progress = len(source), "documents encoded", lambda batch: sum(last for _, last in batch)
     if hasattr(source, "bytes"):  # one document may be all there is
         progress = source.bytes, "bytes encoded", lambda batch: sum(len(text.encode()) for text, _ in batch)
-    found = pieces(raw, base, field, notes, cut is None and tokenizer.by_lines(newline))
+    documents = documents_of(raw, base, field, notes)
+    if cut is None:
+        tokenizer, found = encodable(tokenizer, newline, documents)
+    else:
+        found = ((part.replace("\n", newline), last) for part, last in _cut(documents, cut))
     with contextlib.ExitStack() as files:
         tokens, ends = (files.enter_context((folder / file).open("wb")) for file in ("tokens.bin", "ends.bin"))
         parts = None if cut is None else files.enter_context((folder / "parts.bin").open("wb"))
-        for batch in counted(_batches(found if cut is None else _cut(found, cut)), *progress):
-            encoded = tokenizer.encode([text.replace("\n", newline) for text, _ in batch])
-            for ids, (_, last) in zip(encoded, batch):
+        for batch in counted(_batches(found), *progress):
+            for ids, (_, last) in zip(tokenizer.encode([text for text, _ in batch]), batch):
+                if max(ids, default=0) >= tokenizer.size:  # a narrower type would wrap it, a model read another row
+                    raise UserError(3, f"data set {raw.name}, split {base}: the tokenizer gives the id {max(ids)}, but "
+                                       f"its vocabulary ends at {tokenizer.size}")  # fmt: skip
                 ids = np.array([*ids, *end] if last else ids, dtype)
                 tokens.write(ids.tobytes())
                 size += len(ids)
@@ -154,8 +158,8 @@ def _write(folder, tokenizer, raw, base, field, newline, cut):
 
 
 def _cut(documents, cut):
-    for text, _ in documents:
-        parts = cut(text) or [""]
+    for blocks in documents:
+        parts = cut("".join(blocks)) or [""]
         yield from zip(parts, [False] * (len(parts) - 1) + [True])
 
 
@@ -172,27 +176,45 @@ def _batches(pieces):
         yield batch
 
 
-def pieces(raw, base, field, notes, by_lines=True):
-    """Each document of a split in texts that laid end to end are it: (text, whether it is the document's last).
+def encodable(tokenizer, newline, documents):
+    """Returns a tokenizer and texts [(text, whether it is the last of its document)] of bounded length where that is
+    possible. The ids that it gives for the texts of a document, laid end to end, are those of the document.
+
+    Args:
+        tokenizer: the one for the documents.
+        newline: what it reads for the end of a line.
+        documents: iterables of blocks of text.
+    """
+    cuts, after_normalizing = cuts_of(tokenizer.json, newline)
+    if after_normalizing:
+        documents = (normalized(tokenizer.normalize, newline, blocks) for blocks in documents)
+        return tokenizer.bare, (part for blocks in documents for part in cuts.parts(blocks))
+    parts = (part for blocks in documents for part in cuts.parts(blocks))
+    return tokenizer, ((text.replace("\n", newline), last) for text, last in parts)
+
+
+def pieces(raw, base, field, notes, cuts=LINES):
+    """Yields the documents of a split in texts that laid end to end are it: (text, whether it is the last).
+
+    Raises:
+        UserError: 3 for damaged data.
+    """
+    for blocks in documents_of(raw, base, field, notes):
+        yield from cuts.parts(blocks)
+
+
+def documents_of(raw, base, field, notes):
+    """Returns an iterator over the documents of a split, each an iterable of blocks of text.
 
     Args:
         raw: Dataset whose sources are of records {field: bytes}, or such as research.data.files.Documents.
         base: the split.
-        by_lines: whether they are short, cut behind the end of a line; else each document is one.
 
     Raises:
         UserError: 3 for damaged data.
     """
     source = raw.open(base)
-    for blocks in source.documents() if hasattr(source, "documents") else _records(raw, base, source, field, notes):
-        held = ""
-        for block in blocks:
-            held, start = held + block, 0
-            while by_lines and (end := LINE_END.search(held, start + PIECE)):
-                yield held[start : end.end()], False
-                start = end.end()
-            held = held[start:]
-        yield held, True
+    return source.documents() if hasattr(source, "documents") else _records(raw, base, source, field, notes)
 
 
 def _records(raw, base, source, field, notes):

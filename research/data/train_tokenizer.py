@@ -17,6 +17,7 @@ import json
 
 import numpy as np
 
+from research.data import cuts
 from research.data.tokenize import ROLES, SPECIAL, UNKNOWN, Tokenizer, as_berts
 from research.errors import UserError, pick
 
@@ -33,10 +34,10 @@ def normalizers():
         "nfkc": library.NFKC(),
         "lowercase": library.Lowercase(),
         "strip_accents": library.Sequence([library.NFD(), library.StripAccents()]),
-        "strip_control": library.Replace(Regex(r"[\p{Cc}\p{Cf}&&[^\n\t]]"), ""),
-        "strip_tags": library.Replace(Regex(r"<[^<>]{1,200}>"), " "),
-        "strip_urls": library.Replace(Regex(r"(?:https?://|www\.)\S+"), " "),
-        "whitespace": library.Sequence([library.Replace(Regex(r"\s+"), " "), library.Strip()]),
+        "strip_control": library.Replace(Regex(cuts.CONTROL), ""),
+        "strip_tags": library.Replace(Regex(cuts.TAG), " "),
+        "strip_urls": library.Replace(Regex(cuts.URL), " "),
+        "whitespace": library.Sequence([library.Replace(Regex(cuts.BLANKS), " "), library.Strip()]),
     }
 
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from research import config as configs
+from research import runs
 from research.data import open_dataset
 from research.data.batches import open_split, read
 from research.errors import UserError
@@ -87,6 +88,7 @@ def examples(run, split):
     if text is None:
         raise UserError(2, f"--split: the run has no {split} split")
     opened = open_split(dataset, text, f"--split={split}", run.config.data.memory_limit_bytes, 0)
+    runs.check_data(run.folder, dataset, sorted({base for base, _, _ in opened.pieces}))
     for i in range(len(opened)):
         yield f"{text} {i}", {field: array[0] for field, array in read(opened, [i]).items()}
 

@@ -9,8 +9,8 @@ from research.tasks.task import Task, apply, check_head
 
 
 def next_token(spec):
-    """Cross-entropy of each token given those before it; perplexity a token, and bits a byte of the text where
-    the tokenizer keeps all of it (characters, bytes, blanks, bpe).
+    """Cross-entropy of each token given those before it; perplexity per token, and bits per byte of the original text
+    where the tokenizer keeps all of it (characters, bytes, blanks and bpe, without `normalize`).
 
     Batches hold tokens int32[B, T], what is read, targets int32[B, T], what is to come, padding where nothing is
     scored, and mask float32[B]. Each target counts once. Packed documents bring positions and segments, int32[B, T],
@@ -31,7 +31,7 @@ def next_token(spec):
         return dict.fromkeys(("tokens", "mask", *packing), tokens)
 
     dtype = lambda model: getattr(model, "dtype", "float32")  # of the head's products
-    lossless = spec.tokenizer.token_bytes is not None
+    counts_bytes = spec.counts_bytes and spec.tokenizer.counts_bytes()
 
     def read(model, variables, batch, **training):
         """The head's inputs [B, T, D], kernel and bias, or logits and None twice; and the model's state."""
@@ -51,7 +51,7 @@ def next_token(spec):
         loss, right = token_sums(*head, batch["targets"], mask, dtype(model))
         losses = (loss, mask.sum())
         metrics = {"perplexity": losses, "accuracy": (right, mask.sum())}
-        if lossless:
+        if counts_bytes:
             size = (jnp.asarray(spec.tokenizer.token_bytes)[batch["targets"]] * mask).sum()
             metrics["bits_per_byte"] = (loss, size)
         return losses, metrics
