@@ -162,7 +162,8 @@ def resolve(config, dataset, devices):
             f"microbatches; the next that is: {-(-size // parts) * parts}",
         )
     for name, value in config.data.augment.items():
-        if value and (name in TEXT_AUGMENT) == ("image" in dataset.features):
+        images, of_text = "image" in dataset.features, name in TEXT_AUGMENT
+        if value and (of_text == images or of_text and not dataset.augmented):
             raise UserError(
                 2,
                 f"config.data.augment.{name}: {config.data.name} has no {'text' if name in TEXT_AUGMENT else 'images'}",
@@ -170,9 +171,10 @@ def resolve(config, dataset, devices):
     text = [name for name in TEXT_AUGMENT if config.data.augment[name]]
     if text and not dataset.tokenizer.is_ours:
         raise UserError(2, f"config.data.augment.{text[0]}: only for the tokenizers that are trained here")
-    if config.data.augment.swap and "tags" in dataset.features:
-        raise UserError(2, f"config.data.augment.swap: {config.data.name} has tags, which stay where their words were")
-    side = min(dataset.features["image"][0][:2]) if "image" in dataset.features else math.inf
+    if config.data.augment.swap and dataset.places:
+        fields = ", ".join(dataset.places)
+        raise UserError(2, f"config.data.augment.swap: {config.data.name} has places of tokens, which stay: {fields}")
+    side = min(dataset.features["image"][0][:2]) if images else math.inf
     if config.data.augment.cutout >= side:
         raise UserError(2, f"config.data.augment.cutout: {config.data.augment.cutout} covers images of side {side}")
     if config.data.augment.mixup and (size // devices) % 2:
@@ -375,10 +377,8 @@ def _check(config):
             if isinstance(number, int) and high == math.inf and leaf != "memory_limit_bytes":
                 high = 2**31 - 1  # what an int32 holds
             if number < low or number > high or (number == high and not closed):
-                bounds = f"at least {low}" + (
-                    "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
-                )
-                raise UserError(2, f"config.{path}: {number} is out of bounds; it must be {bounds}")
+                most = "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
+                raise UserError(2, f"config.{path}: {number} is out of bounds; it must be at least {low}{most}")
         if value is not None and value not in CHOICES.get(leaf, (value,)):
             known = ", ".join(CHOICES[leaf])
             raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[leaf])}")

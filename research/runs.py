@@ -179,7 +179,9 @@ def check_data(folder, dataset, splits):
     """
     path = pathlib.Path(folder) / "manifest.json"
     try:
-        kept = [start["data"] for start in read_json(path) or []]
+        starts = [start["data"] for start in read_json(path) or []]
+        kept = [data for start in starts for data in (start, *start.get("parts", {}).values())]
+        kept = [data for data in kept if data["name"] == dataset.name]
         sums = {split: known for data in kept for split, known in data.get("fingerprint", {}).items()}
         sizes = {split: n for data in kept for split, n in data["examples"].items()}
     except (TypeError, KeyError, AttributeError) as error:

@@ -83,9 +83,10 @@ def prepare(config, dataset, mesh):
 
 
 def build(settings, dataset):
-    """Model and task of a config, or of any mapping with its sections: numbers may be arrays."""
+    """Builds model and task of a config, or of any mapping with its sections: numbers may be arrays."""
     model = MODELS[settings["model"]["name"]](**configs.arguments("model", settings))
-    return model, TASKS[settings["task"]["name"]](dataset, **configs.arguments("task", settings))
+    task = TASKS[settings["task"]["name"]](dataset, **configs.arguments("task", settings))
+    return model, task._replace(augment=make_augment(settings["data"]["augment"], dataset))
 
 
 def prepare_evaluation(config, split, tokenizer=None):
@@ -236,7 +237,7 @@ def show_data(config, output, examples, step):
     config, dataset, _ = resolve(config, sharding.all_devices()[:1])
     split = open_split(dataset, config.data.splits.train, "train", config.data.memory_limit_bytes, 0)
     batch = next(train_batches(split, config.seed, config.data.batch_size, step, step + 1))
-    augment = make_augment(config.data.augment)
+    augment = make_augment(config.data.augment, dataset)
     key = fold(run_key(config.seed), "step", step)
     after = jax.jit(augment)(example_keys(key, 0, config.data.batch_size), batch) if augment else batch
     n = min(examples, config.data.batch_size)

@@ -16,7 +16,6 @@ import optax
 from jax import lax
 
 from research import sharding
-from research.data.augment import make_augment
 from research.randomness import fold, fold_each, run_key
 
 
@@ -45,7 +44,7 @@ def make_train_step(model, task, optimizer, settings, mesh):
     """step(state, constants, batch, key) -> (state, metrics), compiled over the mesh by jit or pmap.
 
     Args:
-        settings: a config or any mapping that has its sections `train` and `data`; numbers may be arrays.
+        settings: a config or any mapping that has its section `train`; numbers may be arrays.
 
     Args of step:
         state: TrainState, donated; the same unstacked one in both modes.
@@ -93,7 +92,7 @@ def make_gradients(model, task, settings, axis):
 
     Sums are over everything. `axis` names the map it runs in, None under jit; the key is the step's.
     """
-    augment, parts = make_augment(settings["data"]["augment"]), settings["train"]["microbatches"]
+    parts = settings["train"]["microbatches"]
     over_devices = (lambda tree: tree) if axis is None else partial(lax.psum, axis_name=axis)
 
     def gradients(state, constants, batch, key):
@@ -108,8 +107,8 @@ def make_gradients(model, task, settings, axis):
 
         shard = 0 if axis is None else lax.axis_index(axis)
         examples = example_keys(key, shard, batch["mask"].shape[0])
-        if augment is not None:
-            batch = augment(examples, batch)
+        if task.augment is not None:
+            batch = task.augment(examples, batch)
         batches = jax.tree.map(partial(_deal, parts=parts), (batch, examples))
 
         def keys(i, examples):

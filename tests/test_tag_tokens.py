@@ -208,7 +208,6 @@ def test_tags_are_learnt_and_told_from_the_command_line(tmp_path, capsys):
         ({"model__head": "label"}, "config.model.head: label; config.task.name tag_tokens wants tags"),
         ({"data__name": "glue/sst2"}, "config.task.name: tag_tokens wants tagged words; glue/sst2 has tokens, label"),
         ({"task__name": "classify_text"}, "config.model.head: tags; config.task.name classify_text wants label"),
-        ({"data__tokenizer": "words", "data__augment__swap": 0.1}, "config.data.augment.swap: wnut_17 has tags"),
     ],
 )
 def test_what_makes_no_run_is_refused(changes, message):

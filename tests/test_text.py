@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SHARED, make_config, make_setup
@@ -22,6 +23,7 @@ from research.data.tokenize import BEGIN, END, PAD, SPECIAL, UNKNOWN
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.randomness import run_key
+from research.setup import resolve
 from research.tasks.translate import make_bleu, text_scores
 from research.train_step import eval_variables, make_train_step
 
@@ -459,40 +461,92 @@ def test_buckets_of_a_set_that_streams_are_refused():
         open_split(pairs(buckets=(8,)), "train", "train", 0, 0)
 
 
-TOKENS = np.array([*range(4, 104), END, PAD, PAD], np.int32)
+TOKENS = np.array([BEGIN, *range(4, 104), END, PAD, PAD], np.int32)
 KEYS = jax.random.split(jax.random.key(0), 400)
 
 
+def swap(key, tokens, rate):
+    return tokens[augment.swapped_places(key, tokens, rate)]
+
+
 def changed(function, rate):
-    return np.asarray(jax.vmap(lambda key: function(key, TOKENS, rate))(KEYS))
+    return np.asarray(jax.vmap(lambda key: function(key, jnp.asarray(TOKENS), rate))(KEYS))
 
 
-@pytest.mark.parametrize("function", [augment.word_dropout, augment.swap, augment.span_mask])
-def test_augmentation_leaves_end_and_padding_and_rate_zero_leaves_all(function):
+@pytest.mark.parametrize("function", [augment.word_dropout, swap, augment.span_mask])
+def test_augmentation_leaves_begin_end_and_padding_and_rate_zero_leaves_all(function):
     assert (changed(function, 0.0) == TOKENS).all()
-    assert (changed(function, 0.5)[:, 100:] == TOKENS[100:]).all()
+    found = changed(function, 0.5)
+    assert (found[:, 101:] == TOKENS[101:]).all() and (found[:, 0] == BEGIN).all()
+    assert (found[:, 1] != TOKENS[1]).any() and (found[:, 100] != TOKENS[100]).any()
 
 
 @pytest.mark.parametrize("function,rate", [(augment.word_dropout, 0.3), (augment.span_mask, 0.3)])
 def test_the_share_that_is_made_unknown_is_the_rate(function, rate):
-    found = changed(function, rate)[:, :100]
+    found = changed(function, rate)[:, 1:101]
     unknown = found == UNKNOWN
-    assert ((found == TOKENS[:100]) | unknown).all()
+    assert ((found == TOKENS[1:101]) | unknown).all()
     assert unknown[:, 20:].mean() == pytest.approx(rate, abs=0.02)
 
 
 def test_masked_spans_are_about_three_long():
-    unknown = changed(augment.span_mask, 0.2)[:, :100] == UNKNOWN
+    unknown = changed(augment.span_mask, 0.2)[:, 1:101] == UNKNOWN
     begins = unknown[:, 1:] & ~unknown[:, :-1]
     assert 2.5 < unknown[:, 1:].sum() / begins.sum() < 4.5  # spans that touch count as one
 
 
 def test_swapping_exchanges_neighbours_alone_and_at_the_rate():
-    found = changed(augment.swap, 0.4)[:, :100]
-    assert (np.sort(found, axis=1) == TOKENS[:100]).all()
-    moved = found != TOKENS[:100]
-    assert np.abs(found - TOKENS[:100]).max() == 1
+    found, tokens = changed(swap, 0.4)[:, 1:101], TOKENS[1:101]
+    assert (np.sort(found, axis=1) == tokens).all()
+    moved = found != tokens
+    assert np.abs(found - tokens).max() == 1
     assert moved.mean() == pytest.approx(0.4, abs=0.03)
+
+
+def augmented(dataset, batch, **rates):
+    """A batch as data.augment changes it."""
+    settings = {**make_config().data.augment.to_dict(), **rates}
+    keys = jax.random.split(jax.random.key(1), len(next(iter(batch.values()))))
+    found = augment.make_augment(settings, dataset)(keys, {name: jnp.asarray(x) for name, x in batch.items()})
+    return {name: np.asarray(x) for name, x in found.items()}
+
+
+def test_fields_that_belong_to_tokens_move_with_them():
+    """Each word is its own tag."""
+    own = {"tokenizer": "words", "vocabulary_size": 300, "max_len": 24}
+    tags = open_dataset("wnut_17", own)
+    tokens = np.array([[*range(10, 30), END, PAD, PAD, PAD]] * 8, np.int32)
+    found = augmented(tags, {"tokens": tokens, "tags": tokens}, swap=0.5)
+    assert (found["tokens"] == found["tags"]).all() and (found["tokens"] != tokens).any()
+    parts = open_dataset("mixture", {"parts": ("glue/sst2", "wnut_17"), **own})
+    both = {"tokens": tokens, "wnut_17_tags": tokens, "glue_sst2_label": np.zeros(8, np.int32)}
+    found = augmented(parts, both, swap=0.5)
+    assert (found["tokens"] == found["wnut_17_tags"]).all() and (found["tokens"] != tokens).any()
+
+
+def test_both_texts_that_a_model_compares_are_changed():
+    own = {"tokenizer": "words", "vocabulary_size": 200, "max_len": 24}
+    dataset = open_dataset("wikitext2_sentences", own)
+    batch = dataset.open("train").stacked(np.arange(8))
+    for rates in ({"word_dropout": 0.4}, {"swap": 0.4}, {"span_mask": 0.4}):
+        found = augmented(dataset, batch, **rates)
+        for field in ("tokens", "other_tokens"):
+            assert (found[field] != batch[field]).mean() > 0.1, (field, rates)
+            special = np.isin(batch[field], (BEGIN, END, PAD))
+            assert (found[field] == batch[field])[special].all() and (found[field][:, 0] == BEGIN).all()
+        same = batch["tokens"] == batch["other_tokens"]  # the first part, whose draws are not shared
+        assert (found["tokens"] != found["other_tokens"])[same].any()
+        assert all((found[field] == batch[field]).all() for field in ("types", "other_types"))
+
+
+def test_places_of_tokens_cannot_move():
+    data = {"name": "xquad/en", "tokenizer": "bpe", "max_len": 128, "question_len": 32, "stride": 32}
+    data |= {"vocabulary_size": 300, "splits__train": "train", "splits__validation": "validation", "augment__swap": 0.1}
+    own = {f"data__{name}": value for name, value in data.items()} | {"data__splits__test": None}
+    own |= {"model__name": "encoder", "model__head": "span", "task__name": "answer_span"}
+    with pytest.raises(UserError, match="swap: xquad/en has places of tokens, which stay: first, last") as error:
+        resolve(make_config(**own), jax.devices()[:1])
+    assert error.value.code == 2
 
 
 @pytest.mark.parametrize("name,value,data", [("word_dropout", 0.1, "digits"), ("flip", True, "addition")])

@@ -66,6 +66,8 @@ def _completed(dataset):
             f"data set {dataset.name}: images are declared as {tuple(dataset.features['image'][0])}; height, width and "
             "channels are wanted, as (28, 28, 1)",
         )
+    if "image" in dataset.features:
+        dataset = dataclasses.replace(dataset, augmented={"image": ()})
     labels = tuple(dataset.labels) or tuple(map(str, range(dataset.classes or 0)))
     if len(labels) != (dataset.classes or 0):
         raise UserError(3, f"data set {dataset.name}: {len(labels)} labels for {dataset.classes} classes")

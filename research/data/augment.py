@@ -9,18 +9,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from research.data.tokenize import END, PAD, UNKNOWN
+from research.data.tokenize import BEGIN, END, PAD, UNKNOWN
 from research.randomness import fold
 
-INPUTS = ("image", "tokens", "source")  # what is augmented; targets never are
 SPAN = 3  # mean length of a masked span
 
 
-def make_augment(settings):
-    """(keys[B], batch) -> batch, by the section data.augment; None where it changes nothing.
+def make_augment(settings, dataset):
+    """Builds (keys[B], batch) -> batch from the section data.augment; returns None if it changes nothing.
 
-    Mixup pairs the neighbours 2i and 2i + 1 of the batch, which the order has shuffled, and adds `mixed_label` and
-    `mix`. A partner that the mask hides is not mixed in.
+    Each field of `dataset.augmented` is changed, with draws of its own; fields that it says move with one are
+    reordered as `swap` reorders that one. Mixup pairs the neighbours 2i and 2i + 1 of the batch, which the order has
+    shuffled, and adds `mixed_label` and `mix`. A partner that the mask hides is not mixed in.
     """
     changes = []
     if settings["crop_padding"]:
@@ -34,20 +34,27 @@ def make_augment(settings):
     if settings["word_dropout"]:
         changes.append(("word_dropout", lambda key, tokens: word_dropout(key, tokens, settings["word_dropout"])))
     if settings["swap"]:
-        changes.append(("swap", lambda key, tokens: swap(key, tokens, settings["swap"])))
+        changes.append(("swap", lambda key, tokens: swapped_places(key, tokens, settings["swap"])))
     if settings["span_mask"]:
         changes.append(("span_mask", lambda key, tokens: span_mask(key, tokens, settings["span_mask"])))
     if not changes and not settings["mixup"]:
         return None
 
-    def change(key, x):
+    def change(key, x, moving):
+        """One field of an example, and the fields that move with it."""
         for purpose, function in changes:
-            x = function(fold(key, purpose), x)
-        return x
+            found = function(fold(key, purpose), x)
+            if purpose == "swap":
+                x, *moving = (row[found] for row in (x, *moving))
+            else:
+                x = found
+        return x, *moving
 
     def augment(keys, batch):
-        (field,) = [name for name in INPUTS if name in batch]
-        batch = {**batch, field: jax.vmap(change)(keys, batch[field])}
+        for number, (field, moving) in enumerate(dataset.augmented.items()):
+            own = jax.vmap(lambda key: fold(key, field))(keys) if number else keys
+            changed = jax.vmap(change)(own, batch[field], [batch[name] for name in moving])
+            batch = {**batch, **dict(zip((field, *moving), changed))}
         return mixup(keys, batch, settings["mixup"]) if settings["mixup"] else batch
 
     return augment
@@ -89,8 +96,8 @@ def cutout(key, image, side):
 
 
 def is_word(tokens):
-    """Which tokens may be changed: neither padding nor the end."""
-    return (tokens != PAD) & (tokens != END)
+    """Whether each token may be changed: any but padding, begin and end."""
+    return (tokens != PAD) & (tokens != BEGIN) & (tokens != END)
 
 
 def word_dropout(key, tokens, rate):
@@ -116,15 +123,17 @@ def span_mask(key, tokens, rate):
     return jnp.where(is_word(tokens) & inside, UNKNOWN, tokens)
 
 
-def swap(key, tokens, rate):
-    """Neighbours exchanged, with probability `rate` a pair; a token takes part once at most."""
+def swapped_places(key, tokens, rate):
+    """Returns int32[T], the place of each token after some neighbours were exchanged.
+
+    A pair is exchanged with probability `rate`; a token takes part once at most.
+    """
     offset, pairs = jax.random.split(key)
     places = jnp.arange(tokens.shape[0])
     first = (places + jax.random.bernoulli(offset)) % 2 == 0  # whether pairs begin at the even places or the odd
     chosen = first & jax.random.bernoulli(pairs, rate, tokens.shape) & is_word(tokens)
     chosen &= jnp.append(is_word(tokens)[1:], False)
-    after, before = jnp.append(tokens[1:], PAD), jnp.append(PAD, tokens[:-1])
-    return jnp.where(chosen, after, jnp.where(jnp.append(False, chosen[:-1]), before, tokens))
+    return places + chosen - jnp.append(False, chosen[:-1])
 
 
 def mixup(keys, batch, alpha):

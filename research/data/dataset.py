@@ -30,6 +30,9 @@ class Dataset:
     shuffled: bool = False  # whether the order of train says nothing, so that its tail is a fair sample of it
     sequences: tuple[str, ...] = ()  # the fields that hold token ids, int32[T], padded at the right
     beside: tuple[str, ...] = ()  # further fields that have a value for each of these tokens, [T, ...]
+    augmented: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # {a field that a model reads, and
+    # data.augment may change: fields that move with its tokens}; targets are never changed
+    places: tuple[str, ...] = ()  # fields that hold places of tokens: the tokens must not move
     mapped: bool = False  # whether examples come from memory maps: nothing to decode beforehand, or by other processes
     buckets: tuple[int, ...] = ()  # lengths that batches of tokens are cut to, rising; (): all to their full length
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train

@@ -73,10 +73,12 @@ def mixture(
                 for name, part in found.items()}  # fmt: skip
 
     shared = next(iter(found.values())).tokenizer
-    features, beside = {"part": ((), np.dtype("int32"))}, set()
+    features, beside, moving, places = {"part": ((), np.dtype("int32"))}, set(), [], []
     for name, part in found.items():
         features |= {_field(name, field): own for field, own in part.features.items()}
         beside |= {_field(name, field) for field in part.beside}
+        moving += [_field(name, field) for field in part.augmented.get("tokens", ())]
+        places += [_field(name, field) for field in part.places]
     known = lambda role: [
         (name, text, text and [part.fingerprint(base) for base, _, _ in part.pieces(text)])
         for name, part in found.items() for text in [chosen[name][role]]
@@ -90,6 +92,8 @@ def mixture(
         tokenizer=shared,
         sequences=("tokens",),
         beside=tuple(sorted(beside)),
+        augmented={"tokens": tuple(dict.fromkeys(moving))},
+        places=tuple(places),
         buckets=buckets_to(buckets, max_len),
         fingerprint=lambda role: digest(FORMAT, known(role), sizes[role].tolist(), max_len),
         parts=found,

@@ -82,6 +82,8 @@ def questions(
         tokenizer=tokenizer,
         sequences=("tokens",),
         beside=("types", "spans"),
+        augmented={"tokens": ()},
+        places=("first", "last"),
         fingerprint=lambda base: digest(
             raw.fingerprint(base), tokenizer.json, FORMAT, max_len, stride, question_len, wide, int(numbered[base])
         ),

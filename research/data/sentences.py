@@ -70,6 +70,7 @@ def sentence_pairs(
         mapped=True,
         tokenizer=tokenizer,
         sequences=("tokens", "other_tokens"),
+        augmented={"tokens": (), "other_tokens": ()},
         fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, FORMAT, max_len),
         notes=raw.notes,
     )

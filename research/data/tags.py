@@ -59,7 +59,8 @@ def tagged(
         return {"tokens": padded(tokens, max_len, tokenizer.pad), "tags": padded(tags, max_len, UNTAGGED)}
 
     features = dict.fromkeys(("tokens", "tags"), ((max_len,), "int32"))
-    return as_dataset(raw, tokenizer, convert, features, ("tokens",), buckets, ("tagged", max_len), ("tags",))
+    own = (("tokens",), buckets, ("tagged", max_len), ("tags",), {"tokens": ("tags",)})
+    return as_dataset(raw, tokenizer, convert, features, *own)
 
 
 def by_word(tokenizer, sentences, max_len):

@@ -63,7 +63,7 @@ def pairs(
     features = {"source": ((max_len,), "int32"), "target": ((target_len,), "int32")}
     features |= {"reference": ((longest,), "uint8")} if language else {}
     own = (("source", "target"), buckets, (fields, max_len, target_len, longest))
-    return as_dataset(raw, tokenizer, convert, features, *own)
+    return as_dataset(raw, tokenizer, convert, features, *own, augmented={"source": ()})
 
 
 def _longest_reference(raw, field, tokenizer):
@@ -140,7 +140,7 @@ def labelled(
     features |= {"types": ((max_len,), "int32")} if paired else {}
     parts = (fields, max_len, "closed") if closed else (*fields, max_len)
     beside = ("types",) if paired else ()
-    return as_dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts, beside)
+    return as_dataset(raw, tokenizer, convert, features, ("tokens",), buckets, parts, beside, {"tokens": beside})
 
 
 def running(
@@ -198,6 +198,7 @@ def running(
         mapped=True,
         tokenizer=tokenizer,
         sequences=("tokens", "targets"),
+        augmented={"tokens": ()},
         token_counts=lambda: tokens("train").counts(n, tokenizer.size),
         counts_bytes=tokenizer.counts_bytes(newline),
         fingerprint=lambda base: digest(
@@ -296,8 +297,8 @@ def buckets_to(buckets, longest):
 NAMED = {"label", "tags"}  # fields whose values have names
 
 
-def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts, beside=()):
-    """The Dataset whose examples are convert(raw examples, notes); its fingerprint tells `parts` apart."""
+def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts, beside=(), augmented=None):
+    """Builds the Dataset whose examples are convert(raw examples, notes); its fingerprint tells `parts` apart."""
     features = {field: (shape, np.dtype(dtype)) for field, (shape, dtype) in features.items()}
     longest = max(features[field][0][0] for field in sequences)
 
@@ -317,6 +318,7 @@ def as_dataset(raw, tokenizer, convert, features, sequences, buckets, parts, bes
         tokenizer=tokenizer,
         sequences=sequences,
         beside=beside,
+        augmented=augmented or {},
         buckets=buckets_to(buckets, longest),
         fingerprint=lambda base: digest(raw.fingerprint(base), tokenizer.json, *parts),
         notes=raw.notes,

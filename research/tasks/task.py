@@ -1,4 +1,4 @@
-"""What a task is: five pure functions, the same for each; and how each of them applies a model."""
+"""What a task is: pure functions, the same five for each; and how each of them applies a model."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ class Task(NamedTuple):
     score: Callable  # arrays on the host -> {name: float}: metrics that are no mean; masked rows are gone
     predict: Callable  # model, variables, batch -> {name: array[B, ...]}: what a person asks for
     weights: Mapping = MappingProxyType({})  # {term: its weight in the loss}; 1 where not named
+    augment: Callable | None = None  # keys[B], batch -> batch: applied to each batch of training
 
 
 def check_head(model, wanted, task):
