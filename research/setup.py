@@ -12,7 +12,7 @@ from research import config as configs
 from research import metrics, pictures, sharding
 from research.data import open_dataset
 from research.data.augment import make_augment
-from research.data.batches import labels, open_split, read, train_batches
+from research.data.batches import absent_parts, labels, open_split, read, train_batches
 from research.errors import UserError, defined_at, nearest, users_code
 from research.models import MODELS
 from research.optimizers import make_optimizer, path_of
@@ -156,7 +156,10 @@ def _check_task(setup):
     for function, pairs in ((task.loss, found[0] | found[1]), (task.evaluate, evaluated[0])):
         _check_sums(name, function, pairs)
     sums, arrays = evaluated
-    scores = setup.task.score({name: np.zeros(x.shape, x.dtype) for name, x in arrays.items()})
+    rows = {name: np.zeros((max(1, len(setup.dataset.parts)), *x.shape[1:]), x.dtype) for name, x in arrays.items()}
+    if setup.dataset.parts:
+        rows["part"] = np.arange(len(setup.dataset.parts))  # each has scores of its own
+    scores = setup.task.score(rows)
     known = [*sums, *scores]
     wanted = {
         "eval.metric": setup.config.eval.metric,
@@ -167,6 +170,10 @@ def _check_task(setup):
             raise UserError(
                 2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(known)}{nearest(name, known)}"
             )
+        absent = absent_parts(setup.splits["validation"])
+        if name is not None and (part := next((part for part in absent if name.startswith(f"{part}_")), None)):
+            raise UserError(2, f"config.{path}: {name}: validation has no example of {part}; name another metric, or "
+                               "give the part some in config.data.validation")  # fmt: skip
     _check_direction(setup.config)
 
 

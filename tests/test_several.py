@@ -11,7 +11,7 @@ from conftest import ROOT, assert_same_bits, assert_same_numbers, make_config, m
 
 from research import loop, pretrained, runs
 from research.data import open_dataset
-from research.data.batches import open_split, read, train_batches
+from research.data.batches import absent_parts, eval_batches, example_bytes, open_split, read, train_batches
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.inference.part import part_of as run_of_part
@@ -118,6 +118,49 @@ def test_an_epoch_has_each_example_at_least_once_and_parts_by_their_rates(rates)
     assert 0 < rows["part"][:20].sum() < 20  # a stretch of it is out of both
     again = mixed(rates=rates)
     assert again.fingerprint("train") == dataset.fingerprint("train") != mixed(rates=(2.0, 1.0)).fingerprint("train")
+
+
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_parts_that_stream_give_the_batches_of_parts_in_memory(role):
+    dataset = mixed(rates=(0.7, 0.3))
+    held, streamed = (open_split(dataset, role, role, limit, 2) for limit in (MEMORY, 0))
+    assert held.at_hand and not streamed.at_hand and held.sources[role].at_hand
+    assert_same_bits(list(eval_batches(held, 16)), list(eval_batches(streamed, 16)))
+    if role == "train":
+        assert_same_bits(*(list(train_batches(split, 3, 8, 5, 9)) for split in (held, streamed)))
+    with pytest.raises(UserError, match="config.data.buckets: mixture does not fit config.data.memory_limit_bytes 0"):
+        open_split(mixed(buckets=(8,)), role, role, 0, 0)
+
+
+def test_an_epoch_that_repeats_a_part_holds_its_examples_once():
+    dataset = mixed(rates=(0.99, 0.01))
+    one_each = sum(part.examples["train"] * example_bytes(part) for part in dataset.parts.values())
+    split = open_split(dataset, "train", "train", one_each, 0)
+    assert len(split) == 9600 and split.at_hand and split.arrays is None
+    source = split.sources["train"]
+    assert source.part.nbytes + source.records.nbytes == 8 * len(split)
+    sizes = [len(next(iter(part.arrays["train"].values()))) for part in source.splits.values()]
+    assert sizes == [part.examples["train"] for part in dataset.parts.values()]
+
+
+def test_a_metric_of_a_part_without_validation_is_refused_before_training():
+    options = {**CASE, "data__validation": ("train[64:96]", "none")}
+    for own in ({"eval__metric": "newsgroups20_accuracy", "eval__direction": "max"},
+                {"train__early_stopping__metric": "newsgroups20_loss"}):  # fmt: skip
+        with pytest.raises(UserError, match="metric: newsgroups20_.*: validation has no example of newsgroups20") as e:
+            make_setup(**{**options, **own})
+        assert e.value.code == 2
+    setup = make_setup(**{**options, "eval__metric": "glue_sst2_accuracy", "eval__direction": "max"})
+    assert absent_parts(setup.splits["validation"]) == ["newsgroups20"] and absent_parts(setup.splits["train"]) == []
+
+
+def test_a_part_without_examples_has_no_score():
+    options = {**CASE, **ALL, "data__validation": ("train[40:60]", "none", "validation"), "eval__metric": "loss"}
+    setup = make_setup(**options)
+    rows = {"part": np.array([0, 2]), "wnut_17_tags": np.full((2, 3), -1), "wnut_17_found": np.zeros((2, 3), int)}
+    rows |= {f"xquad_en_{name}": np.zeros(2, int) for name in ("question", "begin", "stop", "score")}
+    rows |= {f"xquad_en_{name}": np.zeros((2, 3), np.uint8) for name in ("text", "answers")}
+    assert set(setup.task.score(rows)) == {"xquad_en_exact_match", "xquad_en_f1"}
 
 
 def test_a_batch_follows_from_seed_and_step_and_draws_the_parts_at_their_rates():

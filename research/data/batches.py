@@ -19,7 +19,7 @@ class Split(NamedTuple):
     dataset: Any  # Dataset
     text: str
     pieces: list  # [(base split, start, stop)]
-    arrays: Any  # {base split: {field: array[n, ...]}}; None where the split streams or is mapped
+    arrays: Any  # {base split: {field: array[n, ...]}}; None where it streams, is mapped or a mixture
     sources: Any  # {base split: source} of such a one
     workers: int
     lengths: Lengths | None = None  # of token sequences that are cut to buckets
@@ -31,13 +31,21 @@ class Split(NamedTuple):
     @property
     def at_hand(self):
         """Whether its examples are read at once, from memory or memory maps; else they stream."""
-        return self.arrays is not None or self.dataset.mapped
+        if self.arrays is not None or self.dataset.mapped:
+            return True
+        return all(getattr(source, "at_hand", False) for source in self.sources.values())
 
     def notes(self):
-        """Lines on what befell the examples that were read so far, beside workers: cut, not UTF-8."""
-        found = self.kept or {base: getattr(source, "notes", {}) for base, source in (self.sources or {}).items()}
-        name = self.dataset.name
+        """Returns lines on the examples that this process has read so far: how many were cut, or not UTF-8."""
+        name, found = self.dataset.name, self._notes()
         return [f"{name}, split {base}: {n} {what}" for base, notes in found.items() for what, n in notes.items()]
+
+    def counts(self):
+        """Returns the same as [(what, how many)]."""
+        return [pair for notes in self._notes().values() for pair in notes.items()]
+
+    def _notes(self):
+        return self.kept or {base: getattr(source, "notes", {}) for base, source in (self.sources or {}).items()}
 
 
 def open_split(dataset, text, role, memory_limit, workers):
@@ -50,26 +58,45 @@ def open_split(dataset, text, role, memory_limit, workers):
     bases = dict.fromkeys(base for base, _, _ in pieces)
     if dataset.mapped:
         return _streamed(dataset, text, pieces, 0)
+    if dataset.parts:
+        return _of_parts(dataset, text, pieces, memory_limit, workers)
     if sum(dataset.examples[base] * example_bytes(dataset) for base in bases) > memory_limit:
         if dataset.buckets:
-            raise UserError(
-                2, f"config.data.buckets: {dataset.name} does not fit config.data.memory_limit_bytes {memory_limit}"
-            )
+            raise _too_large(dataset, memory_limit)
         return _streamed(dataset, text, pieces, workers)
     found = {base: decoded(dataset, base) for base in bases}
     arrays = {base: arrays for base, (arrays, _) in found.items()}
     kept = {base: notes for base, (_, notes) in found.items()}
-    return Split(dataset, text, pieces, arrays, None, workers, _lengths(dataset, pieces, arrays), kept)
+    lengths = _lengths(dataset, longest(dataset, pieces, arrays)) if dataset.buckets else None
+    return Split(dataset, text, pieces, arrays, None, workers, lengths, kept)
 
 
-def _lengths(dataset, pieces, arrays):
+def _of_parts(dataset, text, pieces, memory_limit, workers):
+    """A split of a mixture, whose parts are in memory if they fit the limit: each example of a part once, however often
+    an epoch repeats it."""
+    sources = {base: dataset.open(base, memory_limit) for base in dict.fromkeys(base for base, _, _ in pieces)}
     if not dataset.buckets:
-        return None
-    longest = {
-        base: np.max([(arrays[base][field] != dataset.pad).sum(axis=1) for field in dataset.sequences], axis=0)
-        for base in arrays
-    }
-    tokens = np.concatenate([longest[base][start:stop] for base, start, stop in pieces])
+        return Split(dataset, text, pieces, None, sources, workers)
+    if not all(source.at_hand for source in sources.values()):
+        raise _too_large(dataset, memory_limit)
+    tokens = {base: source.longest() for base, source in sources.items()}
+    lengths = _lengths(dataset, np.concatenate([tokens[base][start:stop] for base, start, stop in pieces]))
+    return Split(dataset, text, pieces, None, sources, workers, lengths)
+
+
+def _too_large(dataset, memory_limit):
+    limit = f"config.data.memory_limit_bytes {memory_limit}"
+    return UserError(2, f"config.data.buckets: {dataset.name} does not fit {limit}")
+
+
+def longest(dataset, pieces, arrays):
+    """int[n]: how many tokens each example of a split in memory has, without padding, in its longest field."""
+    counts = lambda arrays: [(arrays[field] != dataset.pad).sum(axis=1) for field in dataset.sequences]
+    found = {base: np.max(counts(own), axis=0) for base, own in arrays.items()}
+    return np.concatenate([found[base][start:stop] for base, start, stop in pieces])
+
+
+def _lengths(dataset, tokens):
     return Lengths(np.searchsorted(dataset.buckets, tokens))
 
 
@@ -90,6 +117,13 @@ def labels(split):
     if split.arrays is None or "label" not in split.dataset.features:
         return None
     return np.concatenate([split.arrays[base]["label"][start:stop] for base, start, stop in split.pieces])
+
+
+def absent_parts(split):
+    """The names of a mixture's parts of which a split has no example; of another data set none."""
+    there = {number for base, start, stop in split.pieces if split.dataset.parts
+             for number in np.unique(split.sources[base].part[start:stop])}  # fmt: skip
+    return [name for number, name in enumerate(split.dataset.parts) if number not in there]
 
 
 def read(split, examples):

@@ -1,23 +1,22 @@
 """Several data sets as one: which of them an example is out of is drawn by chance, at the rates that are wanted."""
 
-import functools
 import inspect
 import re
 from types import SimpleNamespace
 
 import numpy as np
 
-from research.data.batches import open_split, read
+from research.data.batches import example_bytes, longest, open_split, read
 from research.data.choose_tokenizer import digest, shared_tokenizer, source_of
 from research.data.dataset import Dataset
-from research.data.text import Rows, buckets_to
+from research.data.text import buckets_to
 from research.data.tokenize import Tokenizer
 from research.data.tokens import count
 from research.errors import UserError, pick
 from research.randomness import generator
 
 SHARED = ("tokens", "types")  # fields that all parts have in common; others stand under their part's name
-ALL = 2**62  # bytes: parts are read into memory
+ALL = 2**62  # bytes
 FORMAT = "mixture-v1"  # of what is kept: which example stands where
 
 
@@ -67,11 +66,6 @@ def mixture(
     if "validation" not in sizes:  # out of train it would be examples that are trained on, where rates repeat some
         raise UserError(2, f"config.data.validation: {validation}: some part has one")
 
-    @functools.cache
-    def opened(role):
-        return {name: chosen[name][role] and open_split(part, chosen[name][role], f"config.data.{role}: {name}", ALL, 0)
-                for name, part in found.items()}  # fmt: skip
-
     shared = next(iter(found.values())).tokenizer
     features, beside, moving, places = {"part": ((), np.dtype("int32"))}, set(), [], []
     for name, part in found.items():
@@ -87,7 +81,7 @@ def mixture(
         "mixture",
         features,
         {role: int(own.sum()) for role, own in sizes.items()},
-        lambda role: _rows(features, opened(role), sizes[role]),
+        lambda role, memory_limit=0: Mixed(features, _splits_of(found, chosen, role, memory_limit), sizes[role]),
         shuffled=True,
         tokenizer=shared,
         sequences=("tokens",),
@@ -163,31 +157,80 @@ def _sizes(counts, rates):
     return np.maximum(np.round(shares * total).astype(int), counts)
 
 
-def _rows(features, splits, sizes):
-    """The examples of a role as Rows.
+def _splits_of(parts, chosen, role, memory_limit):
+    """Opens the parts' splits for a role: all in memory if together they fit the limit, else streamed.
+
+    Returns:
+        {part: Split}; None for a part without one.
+    """
+    texts = {name: chosen[name][role] for name in parts}
+    pieces = [(part, {base for base, _, _ in part.pieces(texts[name])}) for name, part in parts.items() if texts[name]]
+    size = sum(part.examples[base] * example_bytes(part) for part, bases in pieces for base in bases)
+    limit = ALL if size <= memory_limit else 0
+    opened = lambda name, part: open_split(part, texts[name], f"config.data.{role}: {name}", limit, 0)
+    return {name: opened(name, part) if texts[name] else None for name, part in parts.items()}
+
+
+class Mixed:
+    """The examples of a role, each the number of its part and its record there: a batch is gathered when it is read.
 
     Args:
-        splits: {part: its Split}, of all parts, in their order; None of one that has none.
-        sizes: int[parts], how often an example is out of each.
+        features: of the mixture.
+        splits: {part: its Split}, of all parts, in their order; None for one that has none.
+        sizes: int[parts], how many examples are of each.
     """
-    part = np.repeat(np.arange(len(sizes)), sizes)
-    record = np.concatenate([np.arange(size) % max(1, len(split or ())) for split, size in zip(splits.values(), sizes)])
-    if (sizes > 0).sum() > 1:  # so that a stretch of them is out of all; of one part it stays as it is
-        order = generator(0, "mixture").permutation(len(part))
-        part, record = part[order], record[order]
 
-    def stacked(records):
-        found = {field: np.zeros((len(records), *shape), dtype) for field, (shape, dtype) in features.items()}
-        found["part"] = part[records].astype(np.int32)
-        for number, (name, split) in enumerate(splits.items()):
-            here = part[records] == number
-            if here.any():
-                for field, x in read(split, record[records[here]]).items():
-                    found[_field(name, field)][here] = x
+    def __init__(self, features, splits, sizes):
+        self.features, self.splits = features, splits
+        part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        record = np.concatenate(
+            [np.arange(size, dtype=np.int32) % max(1, len(split or ())) for split, size in zip(splits.values(), sizes)]
+        )
+        if (sizes > 0).sum() > 1:  # so that a stretch of them is out of all; of one part it stays as it is
+            order = generator(0, "mixture").permutation(len(part))
+            part, record = part[order], record[order]
+        self.part, self.records = part, record
+
+    def __len__(self):
+        return len(self.part)
+
+    @property
+    def at_hand(self):
+        """Whether all parts are read from memory or memory maps."""
+        return all(split.at_hand for split in self.splits.values() if split)
+
+    @property
+    def notes(self):
+        """{what befell examples of a part: how many}."""
+        notes = {}
+        for name, split in self.splits.items():
+            for what, n in split.counts() if split else ():
+                count(notes, f"{what} (of {name})", n)
+        return notes
+
+    def __getitem__(self, record):
+        return {field: array[0] for field, array in self.stacked(np.array([record])).items()}
+
+    def stacked(self, records):
+        """The examples of these numbers, as fields of the mixture: zeros where a field is another part's."""
+        found = {field: np.zeros((len(records), *shape), dtype) for field, (shape, dtype) in self.features.items()}
+        found["part"] = self.part[records]
+        for here, name, own in self._of_parts(records):
+            for field, x in read(self.splits[name], own).items():
+                found[_field(name, field)][here] = x
         return found
 
-    notes = {}
-    for name, split in splits.items():
-        for what, n in [(what, n) for base in (split.kept if split else {}) for what, n in split.kept[base].items()]:
-            count(notes, f"{what} (of {name})", n)
-    return Rows(len(part), stacked, notes)
+    def longest(self):
+        """int[n]: how many tokens each example has, without padding."""
+        found, records = np.zeros(len(self), np.int64), np.arange(len(self))
+        for here, name, own in self._of_parts(records):
+            split = self.splits[name]
+            found[here] = longest(split.dataset, split.pieces, split.arrays)[own]
+        return found
+
+    def _of_parts(self, records):
+        """(which of the records are of a part, its name, their numbers there), of each part that has some."""
+        for number, name in enumerate(self.splits):
+            here = self.part[records] == number
+            if here.any():
+                yield here, name, self.records[records[here]]

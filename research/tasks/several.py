@@ -90,6 +90,8 @@ def several(spec, *, weights: tuple[str, ...] = ()):
         found = {}
         for number, (name, task) in enumerate(tasks.items()):
             rows, prefix = arrays["part"] == number, f"{name}_"
+            if not rows.any():  # no score of nothing
+                continue
             own = {key.removeprefix(prefix): x[rows] for key, x in arrays.items() if key.startswith(prefix)}
             found |= _named(name, task.score(own))
         return found
