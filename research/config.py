@@ -166,7 +166,7 @@ def resolve(config, dataset, devices):
         if value and (of_text == images or of_text and not dataset.augmented):
             raise UserError(
                 2,
-                f"config.data.augment.{name}: {config.data.name} has no {'text' if name in TEXT_AUGMENT else 'images'}",
+                f"config.data.augment.{name}: {config.data.name} has no {'text' if of_text else 'images'} to change",
             )
     text = [name for name in TEXT_AUGMENT if config.data.augment[name]]
     if text and not dataset.tokenizer.is_ours:

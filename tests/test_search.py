@@ -406,6 +406,10 @@ def test_a_space_that_is_none_is_named(own, part):
         ({"objectives": [{"metric": "loss", "direction": "down"}]}, "loss: direction: 'down' is unknown"),
         ({"objectives": [{"metric": "loss", "direction": "min", "split": "test"}]}, "test is for reporting"),
         ({"objectives": [{"metric": "seconds", "direction": "min"}]}, "give split ''"),
+        (
+            {"objectives": [{"metric": "loss", "direction": "max"}]},
+            "direction max would search for the worst; give min",
+        ),
         ({"objectives": [{"metrics": "loss"}]}, "search_objectives(): "),
         ({"objectives": []}, "search_objectives(): gives none"),
     ],

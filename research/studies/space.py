@@ -23,6 +23,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from research import config as configs
 from research.errors import UserError, pick, users_code
 from research.fields import text_of
+from research.metrics import direction_of
 from research.studies.sweep import aligned, trials_of
 
 RUN_METRICS = ("parameters", "seconds")  # of a result, with no split
@@ -87,6 +88,8 @@ def read(defined, config, sampler, pruner):
     for objective in objectives:
         place = f"search_objectives(): {objective.metric}"
         pick({"min": 0, "max": 0}, objective.direction, f"{place}: direction")
+        if objective.direction != (known := direction_of(objective.metric) or objective.direction):
+            raise UserError(2, f"{place}: direction {objective.direction} would search for the worst; give {known}")
         if objective.metric in RUN_METRICS and objective.split:
             raise UserError(2, f"{place}: of a run, and of no split; give split ''")
         if objective.metric not in RUN_METRICS and objective.split != "validation":
