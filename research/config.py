@@ -94,8 +94,8 @@ def _module(file):
 def override(config, values):
     """A complete, checked and locked copy of `config` with `values` {dotted path: value or its text} set.
 
-    Names are set first: the arguments of a former name are dropped, those of the new one filled in. Setting one of
-    steps and epochs clears the other; a new eval.metric brings its direction; "none" unsets a field that may be None.
+    Sets names first: drops the arguments of the previous name and fills in the defaults of the new one. Setting one of
+    steps and epochs clears the other. A new eval.metric resets eval.direction. "none" unsets an optional field.
 
     Raises:
         UserError: 2, naming the field and the remedy.
@@ -103,7 +103,7 @@ def override(config, values):
     flat = leaves(config)
     judged = flat.setdefault("eval.metric", FIELDS["eval.metric"].default)
     if values.get("eval.metric", judged) != judged:
-        flat["eval.direction"] = None  # it was the former metric's
+        flat["eval.direction"] = None
     for section in NAMED:
         path = f"{section}.name"
         if path in values and values[path] != flat.get(path):
@@ -170,10 +170,11 @@ def resolve(config, dataset, devices):
             )
     text = [name for name in TEXT_AUGMENT if config.data.augment[name]]
     if text and not dataset.tokenizer.is_ours:
-        raise UserError(2, f"config.data.augment.{text[0]}: only for the tokenizers that are trained here")
+        kinds = "characters, bytes, blanks, words, bpe, wordpiece or unigram"
+        raise UserError(2, f"config.data.augment.{text[0]}: config.data.tokenizer must be {kinds}")
     if config.data.augment.swap and dataset.places:
         fields = ", ".join(dataset.places)
-        raise UserError(2, f"config.data.augment.swap: {config.data.name} has places of tokens, which stay: {fields}")
+        raise UserError(2, f"config.data.augment.swap: {config.data.name} has places of tokens: {fields}; set it to 0")
     side = min(dataset.features["image"][0][:2]) if images else math.inf
     if config.data.augment.cutout >= side:
         raise UserError(2, f"config.data.augment.cutout: {config.data.augment.cutout} covers images of side {side}")

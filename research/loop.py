@@ -112,7 +112,7 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
     lost = runs.cut_rows(folder, progress["step"], progress["due"])
     log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size, label=label)
     try:
-        for line in [*summary(setup.abstract.params), *lost, *absent_classes(setup), *_notes(setup, streamed=False)]:
+        for line in [*summary(setup.abstract.params), *lost, *absent_classes(setup), *setup.notes(streamed=False)]:
             log.say(line)
         if restored:
             log.say(f"going on from step {progress['step']} of {folder}")
@@ -130,7 +130,7 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
             if found["test"] is None:
                 raise signals.stopped(stop, folder, progress["step"])
             log.row(best, "test", found["test"])
-        for line in _notes(setup, streamed=True):
+        for line in setup.notes(streamed=True):
             log.say(line)
         seconds = max(progress["train_seconds"], 1e-9)
         return {
@@ -147,12 +147,6 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
         }
     finally:
         log.close()
-
-
-def _notes(setup, streamed):
-    """What befell examples in reading: known at once of splits at hand, at the end of those that stream."""
-    of_data = () if streamed else setup.dataset.notes
-    return [*of_data, *(note for split in setup.splits.values() if split.at_hand != streamed for note in split.notes())]
 
 
 def _begin(setup, log):
@@ -271,15 +265,13 @@ def _judge(values, progress, config):
     """Whether an evaluation is the best so far, and whether to stop."""
     progress["validation"], progress["due"] = values, False
     judged, watched = config.eval.metric, config.train.early_stopping.metric
-    for path, name in (("eval.metric", judged), ("train.early_stopping.metric", watched)):
-        if name is not None and name not in values:
-            found = ", ".join(values)
-            raise UserError(3, f"config.{path}: no example of validation counts towards {name}; evaluated are {found}")
-    if metrics.is_better(values[judged], (progress["best"] or {}).get(judged), config.eval.direction):
+    value = metrics.get(values, judged, "config.eval.metric")
+    if metrics.is_better(value, (progress["best"] or {}).get(judged), config.eval.direction):
         progress["best"], progress["best_step"] = values, progress["step"]
     if watched is not None:
-        if metrics.is_better(values[watched], progress["watched"], metrics.watched_direction(config)):
-            progress["watched"], progress["patience"] = values[watched], 0
+        value = metrics.get(values, watched, "config.train.early_stopping.metric")
+        if metrics.is_better(value, progress["watched"], metrics.watched_direction(config)):
+            progress["watched"], progress["patience"] = value, 0
         else:
             progress["patience"] += 1
         progress["stopped_early"] = progress["patience"] >= config.train.early_stopping.patience

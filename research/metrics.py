@@ -59,15 +59,32 @@ def is_better(value, best, direction):
 
 
 def direction_of(name):
-    """Returns "min" or "max", or None for a metric that is not known; `masked_loss` is known as `loss` is."""
+    """Returns "min" or "max"; None for an unknown metric. A known name may have a prefix, as in `masked_loss`."""
     for direction, known in (("min", LOWER_IS_BETTER), ("max", HIGHER_IS_BETTER)):
         if name in known or name.endswith(tuple(f"_{metric}" for metric in known)):
             return direction
     return None
 
 
+def get(values, name, field):
+    """Returns a metric of an evaluation.
+
+    Args:
+        values: {name: float}.
+        field: the field of the config that names the metric, for the error.
+
+    Raises:
+        UserError: 3, if no example counted towards it, so that it has no value.
+    """
+    if name not in values:
+        raise UserError(
+            3, f"{field}: no example of validation counts towards {name}; evaluated are {', '.join(values)}"
+        )
+    return values[name]
+
+
 def watched_direction(settings):
-    """Returns the direction of the metric that early stopping watches; None where it is off, or not known.
+    """Returns the direction of the metric that early stopping watches; None if it is off, or the direction unknown.
 
     Args:
         settings: a config, or any mapping with its sections `eval` and `train`.

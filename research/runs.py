@@ -127,8 +127,8 @@ def check(workdir, config, dataset=None):
     """Checks whether this config may be run in this folder; nothing is written.
 
     Args:
-        dataset: of the config, opened; on other data than the folder's run, the error names the split and not the
-            fields of the config that follow from it.
+        dataset: research.data.Dataset of the config. If its data differ from the run's, the error names the split,
+            rather than fields of the config that depend on it.
 
     Returns:
         the result of the finished run that is there, else None.
@@ -167,12 +167,12 @@ def check(workdir, config, dataset=None):
 
 
 def check_data(folder, dataset, splits):
-    """Checks that the data are those that a run was started with.
+    """Compares the fingerprints of the data with those in a run's manifest, if there is one.
 
     Args:
-        folder: of the run; one without a manifest passes.
-        dataset: research.data.Dataset, opened.
-        splits: the base splits to compare.
+        folder: the run folder.
+        dataset: research.data.Dataset.
+        splits: names of the base splits to compare.
 
     Raises:
         UserError: 2, naming the split whose content has changed.
@@ -188,13 +188,13 @@ def check_data(folder, dataset, splits):
         raise UserError(2, f"{path}: not a manifest of ours") from error
     for split in splits:
         n = dataset.examples[split]
-        changed = f"it has {n} examples, then {sizes[split]}" if sizes.get(split, n) != n else ""
+        changed = f"it has {n} examples, before {sizes[split]}" if sizes.get(split, n) != n else ""
         if not changed and split in sums and dataset.fingerprint and dataset.fingerprint(split) != sums[split]:
             changed = "its content has changed"
         if changed:
             raise UserError(
-                2, f"{folder}: the split {split} of {dataset.name} is not the one that this run was started with: "
-                f"{changed}; put the former data back, or choose another --workdir"
+                2, f"{folder}: the split {split} of {dataset.name} differs from the one that this run was started "
+                f"with: {changed}; restore the data, or choose another --workdir"
             )  # fmt: skip
 
 

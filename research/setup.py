@@ -37,9 +37,14 @@ class Setup(NamedTuple):
     constants: Any = MappingProxyType({})  # {collection: ...} that the step and evaluation read beside the state
 
     def bases(self, at_hand=False):
-        """Returns the base splits that are read, sorted; only those read from memory or memory maps, if `at_hand`."""
-        read_ones = (split for split in self.splits.values() if split.at_hand or not at_hand)
-        return sorted({base for split in read_ones for base, _, _ in split.pieces})
+        """Returns the sorted names of the base splits in use; with `at_hand`, only of those that do not stream."""
+        chosen = (split for split in self.splits.values() if split.at_hand or not at_hand)
+        return sorted({base for split in chosen for base, _, _ in split.pieces})
+
+    def notes(self, streamed):
+        """Returns lines for the log on the data: of the splits that stream, known after the run, or of all else."""
+        own = [] if streamed else list(self.dataset.notes)
+        return own + [note for split in self.splits.values() if split.at_hand != streamed for note in split.notes()]
 
 
 def resolve(config, devices=None, tokenizer=None):
@@ -158,27 +163,27 @@ def _check_task(setup):
     sums, arrays = evaluated
     rows = {name: np.zeros((max(1, len(setup.dataset.parts)), *x.shape[1:]), x.dtype) for name, x in arrays.items()}
     if setup.dataset.parts:
-        rows["part"] = np.arange(len(setup.dataset.parts))  # each has scores of its own
+        rows["part"] = np.arange(len(setup.dataset.parts))  # a row per part, since a part without rows has no scores
     scores = setup.task.score(rows)
     known = [*sums, *scores]
     wanted = {
         "eval.metric": setup.config.eval.metric,
         "train.early_stopping.metric": setup.config.train.early_stopping.metric,
     }
+    absent = absent_parts(setup.splits["validation"])
     for path, name in wanted.items():
         if name is not None and name not in known:
             raise UserError(
                 2, f"config.{path}: {name!r} is not evaluated; known are {', '.join(known)}{nearest(name, known)}"
             )
-        absent = absent_parts(setup.splits["validation"])
-        if name is not None and (part := next((part for part in absent if name.startswith(f"{part}_")), None)):
-            raise UserError(2, f"config.{path}: {name}: validation has no example of {part}; name another metric, or "
-                               "give the part some in config.data.validation")  # fmt: skip
+        if part := next((part for part in absent if (name or "").startswith(f"{part}_")), None):
+            raise UserError(2, f"config.{path}: {name}: no example of validation is from {part}; set another metric, "
+                               "or config.data.validation")  # fmt: skip
     _check_direction(setup.config)
 
 
 def _check_direction(config):
-    """Checks that better means something for the metrics that the config names, and is not the opposite.
+    """Checks the direction of the metrics that select the best checkpoint and stop a run early.
 
     Raises:
         UserError: 2.

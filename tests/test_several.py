@@ -147,7 +147,9 @@ def test_a_metric_of_a_part_without_validation_is_refused_before_training():
     options = {**CASE, "data__validation": ("train[64:96]", "none")}
     for own in ({"eval__metric": "newsgroups20_accuracy", "eval__direction": "max"},
                 {"train__early_stopping__metric": "newsgroups20_loss"}):  # fmt: skip
-        with pytest.raises(UserError, match="metric: newsgroups20_.*: validation has no example of newsgroups20") as e:
+        with pytest.raises(
+            UserError, match="metric: newsgroups20_.*: no example of validation is from newsgroups20"
+        ) as e:
             make_setup(**{**options, **own})
         assert e.value.code == 2
     setup = make_setup(**{**options, "eval__metric": "glue_sst2_accuracy", "eval__direction": "max"})

@@ -177,8 +177,8 @@ def test_added_tokens_of_berts_folder_are_read_whole(tmp_path, special):
 @pytest.mark.parametrize(
     "files,part",
     [
-        ({"added_tokens": {"<|sep|>": 5}}, "'<|sep|>' is to be 5, but in its vocabulary 5 is"),
-        ({"added_tokens": {"a": 600}}, "'a' is to be 600, but in its vocabulary 'a' is 64"),
+        ({"added_tokens": {"<|sep|>": 5}}, "'<|sep|>' has the id 5, but in the vocabulary 5 is"),
+        ({"added_tokens": {"a": 600}}, "'a' has the id 600, but in the vocabulary 'a' is 64"),
         ({"added_tokens": {"<|sep|>": "x"}}, "has the id 'x'"),
         ({"added_tokens": ["<|sep|>"]}, "added_tokens.json: not a JSON object"),
         ({"tokenizer_config": {"added_tokens_decoder": {"600": "<|sep|>"}}}, "not a tokenizer"),
@@ -544,7 +544,7 @@ def test_places_of_tokens_cannot_move():
     data |= {"vocabulary_size": 300, "splits__train": "train", "splits__validation": "validation", "augment__swap": 0.1}
     own = {f"data__{name}": value for name, value in data.items()} | {"data__splits__test": None}
     own |= {"model__name": "encoder", "model__head": "span", "task__name": "answer_span"}
-    with pytest.raises(UserError, match="swap: xquad/en has places of tokens, which stay: first, last") as error:
+    with pytest.raises(UserError, match="swap: xquad/en has places of tokens: first, last") as error:
         resolve(make_config(**own), jax.devices()[:1])
     assert error.value.code == 2
 
@@ -699,7 +699,7 @@ def test_two_files_for_one_split_of_pairs_are_refused_and_the_usual_names_known(
     (tmp_path / "notes.md").touch()
     dataset = of_pairs(tmp_path)
     assert set(dataset.examples) == {"train", "train_shuffled", "validation"}
-    assert dataset.notes == (f"{tmp_path}: not used: notes.md",)
+    assert dataset.notes == (f"{tmp_path}: unused files: notes.md",)
     with pytest.raises(UserError, match="dev.src and valid.src both claim to be validation") as error:
         of_pairs(need_case("03-valid-ignored"))
     assert error.value.code == 3

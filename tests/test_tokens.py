@@ -166,7 +166,9 @@ def test_an_id_beyond_the_vocabulary_is_refused_before_it_is_written(home, chara
         size, end, json = 6, 3, characters.json
         encode = staticmethod(characters.encode)
 
-    with pytest.raises(UserError, match="data set some, split train: the tokenizer gives the id 8, .* ends at 6") as e:
+    with pytest.raises(
+        UserError, match=r"data set some, split train: the tokenizer returns the id 8, .* \[0, 6\)"
+    ) as e:
         written(home, ["ab."], Wrong())
     assert e.value.code == 3 and os.listdir(home / "cache/research/tokens") == ["some-name-v2.lock"]
 
@@ -340,23 +342,25 @@ def test_damaged_records_are_named_and_nothing_is_left(home, characters):
 def test_the_resident_memory_of_encoding_does_not_grow_with_the_text(tmp_path, end, tokenizer, normalize):
     """A text four times as long, of one document, whose lines are short or which is one line, takes little more."""
     program = textwrap.dedent("""
-        import json, os, resource, sys
+        import json, os, re, sys
         os.environ["XDG_CACHE_HOME"] = sys.argv[2]
         from research.data import open_dataset
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        # ru_maxrss is at first that of the process that started this one.
+        peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024
         before = peak()
         data = open_dataset("text", {"folder": sys.argv[1], "max_len": 64, **json.loads(sys.argv[3])})
         data.open("train").stacked(__import__("numpy").arange(8))
         print(data.examples["train"], peak() - before)
     """)
-    line, found = f"the game of war was played in a small town and 42 men said so{end}", []
+    rng, found = np.random.default_rng(0), []
+    words = ["".join(rng.choice(list("abcdefghijklmnop"), size)) for size in rng.integers(2, 10, 3000)]
     arguments = {"tokenizer": tokenizer, "vocabulary_size": 300, "normalize": normalize}
-    for n in (65_000, 260_000):
-        path = tmp_path / f"{n}.txt"
-        path.write_text(line * n)
+    for megabytes in (4, 16):
+        path = tmp_path / f"{megabytes}.txt"
+        drawn = rng.choice(words, megabytes * 150_000)
+        path.write_text("".join(f"{word}{end if i % 10 == 9 else ' '}" for i, word in enumerate(drawn)))
         run = [sys.executable, "-c", program, str(path), str(tmp_path / "cache"), json.dumps(arguments)]
-        windows, megabytes = subprocess.run(run, cwd=ROOT, check=True, capture_output=True).stdout.split()
-        found.append((int(windows), int(megabytes)))
+        found.append(tuple(map(int, subprocess.run(run, cwd=ROOT, check=True, capture_output=True).stdout.split())))
     (few, before), (many, after) = found
     assert many > 3.9 * few and after <= 1.5 * before, found
 
@@ -407,11 +411,13 @@ def test_a_corpus_s_own_splits_are_taken_and_its_unused_files_named(home):
     found = corpus(folder)
     assert read_texts(found, "train") == ["one", "two"] and read_texts(found, "test") == ["three"]
     assert set(found.examples) == {"train", "test"}
-    assert found.notes == (f"{folder}: not used: notes.txt, train.txt.gz",)
+    assert found.notes == (f"{folder}: unused files: notes.txt, train.txt.gz",)
     arguments = {"folder": str(folder), "tokenizer": "bytes", "vocabulary_size": 300, "max_len": 4}
     assert open_dataset("text", arguments).notes == found.notes
     alone = folder_of(home / "alone", valid_txt="one", a_txt="two")
-    assert set(corpus(alone).examples) == {"train"} and "all of it is train, valid.txt too" in corpus(alone).notes[0]
+    assert set(corpus(alone).examples) == {"train"} and corpus(alone).notes[0].endswith("train, also valid.txt")
+    folder_of(home / "alone", dev_txt="three", val__b_txt="four")  # whatever their names, they are documents
+    assert len(read_texts(corpus(alone), "train")) == 4
 
 
 @pytest.mark.parametrize("name,split", [("valid", "validation"), ("val", "validation"), ("dev", "validation"),
@@ -432,7 +438,7 @@ def test_the_usual_names_of_splits_are_known_and_two_for_one_split_are_an_error(
     "make,code,part",
     [
         (lambda home: None, 2, "config.data.folder: needed"),
-        (lambda home: home / "not there", 3, "is not there"),
+        (lambda home: home / "not there", 3, "does not exist"),
         (lambda home: folder_of(home, a_txt=""), 3, "holds no text"),
         (lambda home: folder_of(home, **{".a": "x"}), 3, "holds no text"),
         (lambda home: folder_of(home, train_txt="one", test_txt=""), 3, "test.txt holds no text"),
@@ -485,9 +491,9 @@ def test_a_run_whose_data_have_changed_is_not_resumed(home, capsys, split, text)
     capsys.readouterr()
     assert run_script(*command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"the split {split} of text/mine is not the one that this run was started with" in line
+    assert f"the split {split} of text/mine differs from the one that this run was started with" in line
     assert run_script("evaluate", f"--workdir={home}/run", f"--split={split}") == 2
-    assert "not the one that this run was started with" in capsys.readouterr().err
+    assert "differs from the one that this run was started with" in capsys.readouterr().err
     assert files() == before
 
 

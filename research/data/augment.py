@@ -18,9 +18,9 @@ SPAN = 3  # mean length of a masked span
 def make_augment(settings, dataset):
     """Builds (keys[B], batch) -> batch from the section data.augment; returns None if it changes nothing.
 
-    Each field of `dataset.augmented` is changed, with draws of its own; fields that it says move with one are
-    reordered as `swap` reorders that one. Mixup pairs the neighbours 2i and 2i + 1 of the batch, which the order has
-    shuffled, and adds `mixed_label` and `mix`. A partner that the mask hides is not mixed in.
+    Every field in `dataset.augmented` is changed, with separate random draws. `swap` applies the same reordering to
+    the fields that move with it. Mixup pairs the neighbours 2i and 2i + 1 of the batch, which the order has shuffled,
+    and adds `mixed_label` and `mix`. Masked examples are not mixed in.
     """
     changes = []
     if settings["crop_padding"]:
@@ -41,7 +41,7 @@ def make_augment(settings, dataset):
         return None
 
     def change(key, x, moving):
-        """One field of an example, and the fields that move with it."""
+        """Changes one field of an example, and reorders the fields that move with it."""
         for purpose, function in changes:
             found = function(fold(key, purpose), x)
             if purpose == "swap":
@@ -52,7 +52,7 @@ def make_augment(settings, dataset):
 
     def augment(keys, batch):
         for number, (field, moving) in enumerate(dataset.augmented.items()):
-            own = jax.vmap(lambda key: fold(key, field))(keys) if number else keys
+            own = jax.vmap(lambda key: fold(key, field))(keys) if number else keys  # the first uses the example's key
             changed = jax.vmap(change)(own, batch[field], [batch[name] for name in moving])
             batch = {**batch, **dict(zip((field, *moving), changed))}
         return mixup(keys, batch, settings["mixup"]) if settings["mixup"] else batch
@@ -96,7 +96,7 @@ def cutout(key, image, side):
 
 
 def is_word(tokens):
-    """Whether each token may be changed: any but padding, begin and end."""
+    """Returns bool[T]: whether a token may be changed, which padding, begin and end may not."""
     return (tokens != PAD) & (tokens != BEGIN) & (tokens != END)
 
 
@@ -124,9 +124,9 @@ def span_mask(key, tokens, rate):
 
 
 def swapped_places(key, tokens, rate):
-    """Returns int32[T], the place of each token after some neighbours were exchanged.
+    """Returns int32[T], the order of the tokens after swapping neighbours: x[swapped_places(...)].
 
-    A pair is exchanged with probability `rate`; a token takes part once at most.
+    Each pair is swapped with probability `rate`. A token belongs to at most one pair.
     """
     offset, pairs = jax.random.split(key)
     places = jnp.arange(tokens.shape[0])

@@ -36,15 +36,12 @@ class Split(NamedTuple):
         return all(getattr(source, "at_hand", False) for source in self.sources.values())
 
     def notes(self):
-        """Returns lines on the examples that this process has read so far: how many were cut, or not UTF-8."""
-        name, found = self.dataset.name, self._notes()
+        """Returns lines for the log on the examples that this process has read so far, such as how many were cut."""
+        name, found = self.dataset.name, self.counts()
         return [f"{name}, split {base}: {n} {what}" for base, notes in found.items() for what, n in notes.items()]
 
     def counts(self):
-        """Returns the same as [(what, how many)]."""
-        return [pair for notes in self._notes().values() for pair in notes.items()]
-
-    def _notes(self):
+        """Returns {base split: {what happened to examples: how many}}."""
         return self.kept or {base: getattr(source, "notes", {}) for base, source in (self.sources or {}).items()}
 
 
@@ -72,8 +69,7 @@ def open_split(dataset, text, role, memory_limit, workers):
 
 
 def _of_parts(dataset, text, pieces, memory_limit, workers):
-    """A split of a mixture, whose parts are in memory if they fit the limit: each example of a part once, however often
-    an epoch repeats it."""
+    """Opens a split of a mixture. Its parts are held in memory if they fit the limit, each example once."""
     sources = {base: dataset.open(base, memory_limit) for base in dict.fromkeys(base for base, _, _ in pieces)}
     if not dataset.buckets:
         return Split(dataset, text, pieces, None, sources, workers)
@@ -90,7 +86,7 @@ def _too_large(dataset, memory_limit):
 
 
 def longest(dataset, pieces, arrays):
-    """int[n]: how many tokens each example of a split in memory has, without padding, in its longest field."""
+    """Returns int[n], the number of tokens without padding in the longest field of each example, from memory."""
     counts = lambda arrays: [(arrays[field] != dataset.pad).sum(axis=1) for field in dataset.sequences]
     found = {base: np.max(counts(own), axis=0) for base, own in arrays.items()}
     return np.concatenate([found[base][start:stop] for base, start, stop in pieces])
@@ -120,7 +116,7 @@ def labels(split):
 
 
 def absent_parts(split):
-    """The names of a mixture's parts of which a split has no example; of another data set none."""
+    """Returns the names of the parts of a mixture that have no example in a split; [] for any other data set."""
     there = {number for base, start, stop in split.pieces if split.dataset.parts
              for number in np.unique(split.sources[base].part[start:stop])}  # fmt: skip
     return [name for number, name in enumerate(split.dataset.parts) if number not in there]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -18,23 +19,37 @@ def cache_home():
 
 
 def cached(name, make):
-    """Returns the result of make(), (arrays {field: array}, notes as JSON), from the disk if it is there by this name.
+    """Returns the result of make(), (arrays {field: array}, notes as JSON), from the disk if it was stored there.
 
-    A name holds the hash of all that the content follows from. Arrays from the disk are memory-mapped, and their files
-    compared with the sums of what was written: a damaged entry is made again.
+    Arrays from the disk are memory-mapped. The check sum of each file is verified; a damaged entry is made again, and a
+    warning says so.
+
+    Args:
+        name: contains a hash of everything that determines the result.
     """
     folder = cache_home() / "decoded" / name.replace("/", "_")
     if (folder / "complete").is_file():
         try:
-            kept = json.loads((folder / "complete").read_text(encoding="utf-8"))
-            if kept["sums"] == {field: _sum(folder, field) for field in kept["sums"]}:
-                return {field: np.load(folder / f"{field}.npy", mmap_mode="r") for field in kept["sums"]}, kept["notes"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # not what was written
-        shutil.rmtree(folder, ignore_errors=True)
+            return _read(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logging.getLogger("research").warning("%s: damaged, or older: %r; making it again", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
     arrays, notes = make()
     _store(folder, arrays, notes)
     return arrays, notes
+
+
+def _read(folder):
+    """Reads an entry, verified.
+
+    Raises:
+        ValueError and others, if it is not what was written.
+    """
+    kept = json.loads((folder / "complete").read_text(encoding="utf-8"))
+    for field, known in kept["sums"].items():
+        if _sum(folder, field) != known:
+            raise ValueError(f"{field}.npy has changed")
+    return {field: np.load(folder / f"{field}.npy", mmap_mode="r") for field in kept["sums"]}, kept["notes"]
 
 
 def file_sum(path):

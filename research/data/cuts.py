@@ -1,4 +1,4 @@
-"""Where a long text may be cut so that the ids of its parts, laid end to end, are the ids of the text."""
+"""Finds places to cut a long text, so that the ids of its parts, concatenated, equal the ids of the complete text."""
 
 import itertools
 import json
@@ -6,47 +6,45 @@ import re
 import unicodedata
 from typing import Any, NamedTuple
 
-PIECE = 1 << 16  # characters that a part has at least, where a text is longer
+PIECE = 1 << 16  # minimum length of a part in characters, except the last
 
-# Patterns of the normalizers that tokenizers are trained with; see research.data.train_tokenizer.
-CONTROL = r"[\p{Cc}\p{Cf}&&[^\n\t]]"
-TAG = r"<[^<>]{1,200}>"
-URL = r"(?:https?://|www\.)\S+"
-BLANKS = r"\s+"
+# Patterns that the normalizers of research.data.train_tokenizer replace, and their replacements.
+CONTROL, TAG, URL, BLANKS = r"[\p{Cc}\p{Cf}&&[^\n\t]]", r"<[^<>]{1,200}>", r"(?:https?://|www\.)\S+", r"\s+"
+REPLACED = {(CONTROL, ""): "control", (TAG, " "): "tag", (URL, " "): "url", (BLANKS, " "): "blanks"}
 LONGEST_TAG = 202
 
-LINE = re.compile(r"(?<=\S)\n(?=\S)")
+LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 BLANK = re.compile(r"(?<=\S)(?= \S)")
-# Besides, in scripts without blanks, between a punctuation mark and a letter.
+# For scripts without blanks, also between a punctuation mark and a letter.
 MARK = re.compile(rf"{BLANK.pattern}|(?<=[。！？，、；])(?=[\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3])")
 
-# Normalizers that change a character by itself, or with the marks that follow it.
+# Normalizers that change single characters, or a character together with its combining marks.
 BY_CHARACTER = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
-# Pre-tokenizers to which blanks are nothing but the ends of words.
+# Pre-tokenizers that discard whitespace.
 BY_WORD = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}
 
 
 class Cuts(NamedTuple):
-    """The places at which texts may be cut."""
+    """Places where a text may be cut. Without any, the text stays complete."""
 
-    line: bool = False  # after the end of a line that stands between two characters other than blanks
-    inside: Any = None  # a compiled pattern of places within a line
-    tags: bool = False  # not within a possible HTML tag, which a normalizer replaces as one
+    lines: bool = False  # after a line end between two characters that are not whitespace
+    inside: Any = None  # pattern of the places within a line; None: no such places
+    outside_tags: bool = False  # whether places in a possible HTML tag are excluded, since a normalizer replaces tags
     anywhere: bool = False  # between any two characters
 
     def find(self, text, at):
-        """Returns the first place from `at` on, an end of a line if one is near; -1 if more of the text is needed."""
+        """Returns the first place at or after `at`, preferring a line end nearby; -1 if more text is needed."""
         stop = at + PIECE
-        free = lambda place: not (self.tags and _is_in_tag(text, place))
-        lines = LINE.finditer(text, at, stop) if self.line else ()
-        found = next((line.end() for line in lines if free(line.end())), -1)
+        allowed = lambda place: not (self.outside_tags and _is_in_tag(text, place))
+        ends = (line.end() for line in LINE_END.finditer(text, at, stop)) if self.lines else ()
+        found = next(filter(allowed, ends), -1)
         if found < 0 and len(text) >= stop:
-            places = self.inside.finditer(text, at) if self.inside else ()
-            found = next((place.start() for place in places if free(place.start())), at if self.anywhere else -1)
+            places = (place.start() for place in self.inside.finditer(text, at)) if self.inside else ()
+            found = next(filter(allowed, places), at if self.anywhere else -1)
         return found
 
     def parts(self, blocks):
-        """Yields a text, given in blocks, as (part, whether it is the last)."""
+        """Cuts a text, an iterable of blocks; yields pairs (part, whether it is the last)."""
         held = ""
         for block in blocks:
             held, start = held + block, 0
@@ -57,83 +55,89 @@ class Cuts(NamedTuple):
         yield held, True
 
 
-LINES = Cuts(line=True, inside=BLANK)
+LINES = Cuts(lines=True, inside=BLANK)
 NONE = Cuts()
 
 
 def cuts_of(tokenizer, newline="\n"):
-    """Returns the Cuts of texts for a tokenizer, and whether they are cuts of the text that it has normalized.
+    """Returns the Cuts for a tokenizer, and whether they are places in the normalized text rather than the original.
 
     Args:
         tokenizer: its JSON.
-        newline: what it reads for the end of a line.
+        newline: text that replaces each line end before encoding.
     """
     parts = json.loads(tokenizer)
-    steps, added, cutter = _steps(parts["normalizer"]), parts.get("added_tokens") or [], parts["pre_tokenizer"]
-    # Such a token takes the blanks beside it, and may hold some.
+    cutter, model, added = parts["pre_tokenizer"], parts["model"], parts.get("added_tokens") or []
+    # These tokens consume the whitespace next to them, or contain some.
     if any(token["lstrip"] or token["rstrip"] or re.search(r"\s", token["content"]) for token in added):
         return NONE, False
-    kinds = {_kind(step) for step in steps}
-    by_word = cutter is not None and cutter["type"] in BY_WORD
-    if kinds <= BY_CHARACTER | (({"StripAccents", "BertNormalizer", "control"}) if by_word else set()):
-        return _of_cutter(cutter, parts["model"], newline, kinds), False
-    if None in kinds:
+    steps = {_kind(step) for step in _steps(parts["normalizer"])}
+    if None in steps:
         return NONE, False
-    if by_word:
-        return _of_cutter(cutter, parts["model"], newline, kinds)._replace(inside=BLANK, tags="tag" in kinds), False
-    return (NONE, False) if added else (_of_cutter(cutter, parts["model"], "\n", set()), True)
+    if steps <= BY_CHARACTER:
+        return _of_cutter(cutter, model, newline, steps), False
+    if cutter is not None and cutter["type"] in BY_WORD:
+        # Whitespace that a step adds, merges or strips does not matter here; what it replaces must not be cut.
+        cuts = _of_cutter(cutter, model, newline, steps)
+        if steps & {"tag", "url", "blanks", "Strip"}:
+            cuts = cuts._replace(inside=BLANK, outside_tags="tag" in steps)
+        return cuts, False
+    if added:  # they are found in the original text, before it is normalized
+        return NONE, False
+    return _of_cutter(cutter, model, "\n", set()), True
 
 
-def _of_cutter(cutter, model, newline, normalizers):
-    """The Cuts for a pre-tokenizer and a model whose texts are normalized by these kinds of steps, if by any."""
-    by_byte = cutter is not None and cutter["type"] == "ByteLevel" and not cutter["add_prefix_space"]
-    if by_byte and cutter["use_regex"]:
-        return Cuts(newline == "\n", MARK)
-    if by_byte or cutter is None:  # without merges each byte or character is a token
-        ends = newline[-1:].isspace() or not normalizers  # no mark that follows it is joined to what is before it
-        return NONE if model.get("merges", True) else Cuts(ends, BLANK, anywhere=not normalizers)
-    if cutter["type"] == "Metaspace" and cutter["prepend_scheme"] == "always" and cutter["split"]:
+def _of_cutter(cutter, model, newline, steps):
+    """Returns the Cuts for a pre-tokenizer and a model, of texts that these steps of a normalizer may change."""
+    kind = "characters" if cutter is None else cutter["type"]
+    if kind in BY_WORD:
+        return Cuts(newline[-1:].isspace(), BLANK if kind == "WhitespaceSplit" else MARK)
+    if kind == "Metaspace" and cutter["prepend_scheme"] == "always" and cutter["split"]:
         return Cuts(inside=BLANK)
-    if cutter["type"] in BY_WORD:
-        return Cuts(newline[-1:].isspace(), BLANK if cutter["type"] == "WhitespaceSplit" else MARK)
+    if kind == "ByteLevel" and cutter["add_prefix_space"]:
+        return NONE
+    if kind == "ByteLevel" and cutter["use_regex"]:
+        return Cuts(newline == "\n", MARK)
+    if kind in ("characters", "ByteLevel") and not model.get("merges", True) and not model.get("fuse_unk"):
+        # Every character or byte is a token. A step may still compose a character with the combining mark after it.
+        return Cuts(newline[-1:].isspace() or not steps, BLANK, anywhere=not steps)
     return NONE
 
 
 def normalized(normalize, newline, blocks):
-    """Yields a text, given in blocks, as its normalizer leaves it; in parts, whose ends a normalizer may not strip.
+    """Normalizes a text, an iterable of blocks, part by part; yields the parts of the normalized text.
 
     Args:
-        normalize: str -> str, by steps that `cuts_of` knows.
-        newline: what is read for the end of a line.
+        normalize: str -> str, a normalizer whose steps are all known here.
+        newline: text that replaces each line end first.
     """
     started = False
-    for part, _ in Cuts(inside=BLANK, tags=True).parts(blocks):
+    for part, _ in Cuts(inside=BLANK, outside_tags=True).parts(blocks):
         part = part.replace("\n", newline)
-        # Each part but the first begins with a blank, which a letter before it keeps from being stripped.
+        # Every part except the first starts with a blank. Put a letter before it, or the normalizer may strip it.
         part = normalize(f"x{part}")[1:] if started else normalize(part)
         started |= bool(part)
         yield part
 
 
 def _steps(normalizer):
-    """The steps of a normalizer, one after the other."""
-    if normalizer is None:
+    """Returns the steps of a normalizer as a flat list."""
+    if not normalizer:
         return []
-    inner = normalizer.get("normalizers")
-    return [normalizer] if inner is None else list(itertools.chain.from_iterable(map(_steps, inner)))
+    if "normalizers" not in normalizer:
+        return [normalizer]
+    return list(itertools.chain.from_iterable(map(_steps, normalizer["normalizers"])))
 
 
 def _kind(step):
-    """What a step of a normalizer is called here; None for one that may change anything."""
+    """Returns the kind of a step of a normalizer; None if its effect is not known here."""
     if step["type"] == "Replace":
-        known = {CONTROL: "control", TAG: "tag", URL: "url", BLANKS: "blanks"}
-        return known.get(step["pattern"].get("Regex"))
-    known = {*BY_CHARACTER, "StripAccents", "BertNormalizer", "Strip"}
-    return step["type"] if step["type"] in known else None
+        return REPLACED.get((step["pattern"].get("Regex"), step["content"]))
+    return step["type"] if step["type"] in {*BY_CHARACTER, "StripAccents", "BertNormalizer", "Strip"} else None
 
 
 def _is_in_tag(text, place):
-    """Whether a tag may have begun before a place and not ended, also one that other normalizers make of the text."""
+    """Whether an HTML tag may be open at a place, also one that earlier steps of a normalizer create."""
     before = unicodedata.normalize("NFKC", text[max(0, place - 8 * LONGEST_TAG) : place])
     before = "".join(c for c in before if unicodedata.category(c) not in ("Cc", "Cf"))[-LONGEST_TAG:]
     return before.rfind("<") > before.rfind(">")

@@ -30,17 +30,17 @@ class Dataset:
     shuffled: bool = False  # whether the order of train says nothing, so that its tail is a fair sample of it
     sequences: tuple[str, ...] = ()  # the fields that hold token ids, int32[T], padded at the right
     beside: tuple[str, ...] = ()  # further fields that have a value for each of these tokens, [T, ...]
-    augmented: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # {a field that a model reads, and
-    # data.augment may change: fields that move with its tokens}; targets are never changed
-    places: tuple[str, ...] = ()  # fields that hold places of tokens: the tokens must not move
+    augmented: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # {input field that data.augment changes:
+    # fields that are reordered with it}
+    places: tuple[str, ...] = ()  # fields that contain places of tokens, so that tokens must not be reordered
     mapped: bool = False  # whether examples come from memory maps: nothing to decode beforehand, or by other processes
     buckets: tuple[int, ...] = ()  # lengths that batches of tokens are cut to, rising; (): all to their full length
     token_counts: Callable | None = None  # () -> int64[V], how often each token stands in train
     fingerprint: Callable[[str], str] | None = None  # split -> hash of its content; None: not cached
     origin: tuple = ()  # (name in DATASETS, its arguments), by which a worker process opens it again
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a mixture the data sets
-    counts_bytes: bool = True  # whether the bytes that its tokens stand for are those of the text
-    notes: tuple[str, ...] = ()  # lines for the log, such as files of a folder that no split reads
+    counts_bytes: bool = True  # see Tokenizer.counts_bytes
+    notes: tuple[str, ...] = ()  # lines for the log, such as the unused files of a folder
 
     @property
     def vocabulary(self):

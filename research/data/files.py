@@ -1,5 +1,7 @@
-"""A user's own text: pairs, a text per line, train.de beside train.en; and corpora, a document per file."""
+"""Reads a user's own text: pairs, one text per line, in files such as train.de and train.en; corpora, one document per
+file."""
 
+import functools
 import hashlib
 import pathlib
 
@@ -10,13 +12,13 @@ from research.data.dataset import Dataset
 from research.data.reading import read_blocks, read_lines
 from research.errors import UserError
 
-NAMES = {  # of files and folders, by the split that they hold
+NAMES = {  # {split: names of its files and folders}
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
 BLANKS = " \t\n\r\v\f"
-SHOWN = 8  # unused files that a note names
+SHOWN = 8  # unused files listed in a note
 
 
 class Lines:
@@ -33,7 +35,7 @@ class Lines:
 
 
 def from_files(folder, suffixes):
-    """Opens a folder with train.<suffix> for both suffixes, and files of validation and test, which it may lack.
+    """Opens a folder with files train.<suffix> for both suffixes and, optionally, files for validation and test.
 
     Raises:
         UserError: 2 if no folder is named; 3 if train is missing, two files claim one split, the sides of a split
@@ -47,7 +49,8 @@ def from_files(folder, suffixes):
         for suffix in suffixes:
             if path.name.endswith(f".{suffix}"):
                 sides.setdefault(path.name.removesuffix(f".{suffix}"), path)
-    names = {"train": "train", **{split: name for split, (name, _) in _by_split(sides.items(), root).items()}}
+    found = _by_split(list(sides.items()), root)
+    names = {split: name for split, (name, _) in found.items()} or {"train": "train"}
     paths = {split: {suffix: root / f"{name}.{suffix}" for suffix in suffixes} for split, name in names.items()}
     columns = {
         split: {s: [line.strip(BLANKS).encode() for line in read_lines(path)] for s, path in files.items()}
@@ -61,6 +64,7 @@ def from_files(folder, suffixes):
         if not first:
             raise UserError(3, f"{paths[split][one]}: holds no text")
 
+    @functools.cache
     def fingerprint(split):
         return hashlib.sha256(repr(columns[split]).encode()).hexdigest()
 
@@ -75,34 +79,42 @@ def from_files(folder, suffixes):
 
 
 def _entries(root):
-    """Returns what is in a folder, sorted, without hidden files; nothing for a path that is not a folder."""
+    """Lists a folder, sorted and without hidden files; returns an empty list for any other path."""
     return [path for path in sorted(root.iterdir()) if not path.name.startswith(".")] if root.is_dir() else []
 
 
 def _by_split(named, root):
-    """Returns {split: (name, path)} of the names [(name, path)] that claim a split.
+    """Assigns files to splits by their names.
+
+    Args:
+        named: [(name, path)].
+
+    Returns:
+        {split: (name, path)}; {} if none is named train.
 
     Raises:
-        UserError: 3, if two claim the same.
+        UserError: 3, if two have names of the same split.
     """
+    if not any(name in NAMES["train"] for name, _ in named):
+        return {}
     found = {}
     for name, path in named:
         split = next((split for split, names in NAMES.items() if name in names), None)
         if split in found:
             both = f"{found[split][1].name} and {path.name}"
-            raise UserError(3, f"config.data.folder: {root}: {both} both claim to be {split}; leave one of them there")
+            raise UserError(3, f"config.data.folder: {root}: {both} both claim to be {split}; remove one of them")
         if split is not None:
             found[split] = name, path
-    return found
+    return {split: found[split] for split in NAMES if split in found}
 
 
 def _unused(root, used):
-    """Returns the notes on files of a folder that no split reads."""
+    """Returns a note that lists the files of a folder that are not in `used`; () if there are none."""
     names = [path.name for path in _entries(root) if path not in used]
     if not names:
         return ()
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (f"{root}: not used: {', '.join(names[:SHOWN])}{more}",)
+    return (f"{root}: unused files: {', '.join(names[:SHOWN])}{more}",)
 
 
 class Documents:
@@ -120,10 +132,10 @@ class Documents:
 
 
 def corpus(folder):
-    """Opens the documents of a file or a folder: each file below it except hidden ones, in the order of their paths.
+    """Opens a file, or all files below a folder except hidden ones, as documents in the order of their paths.
 
-    If the folder has a file or folder named train (train, train.txt), its splits are those of NAMES that it has;
-    otherwise all of it is train.
+    If the folder contains a file or folder named train (train, train.txt), its splits are the files and folders named
+    as in NAMES. Otherwise all files belong to train.
 
     Raises:
         UserError: 2 if no folder is named; 3 if it does not exist, holds no text, or two files claim one split.
@@ -132,15 +144,14 @@ def corpus(folder):
         raise UserError(2, "config.data.folder: needed: a text file, or a folder of them")
     root = pathlib.Path(folder)
     if not root.exists():
-        raise UserError(3, f"config.data.folder: {root} is not there")
+        raise UserError(3, f"config.data.folder: {root} does not exist")
     named = [(path.name if path.is_dir() else path.stem, path) for path in _entries(root)]
     splits = {split: path for split, (_, path) in _by_split(named, root).items()}
-    notes = _unused(root, splits.values()) if "train" in splits else ()
-    if "train" not in splits:
-        if splits:
-            names = ", ".join(path.name for path in splits.values())
-            notes = (f"{root}: nothing there is named train, so that all of it is train, {names} too",)
-        splits = {"train": root}
+    notes = _unused(root, splits.values()) if splits else ()
+    others = [path.name for name, path in named if name in NAMES["validation"] + NAMES["test"]]
+    if not splits and others:
+        notes = (f"{root}: no file or folder is named train, so all files belong to train, also {', '.join(others)}",)
+    splits = splits or {"train": root}
     paths = {split: _files(path) for split, path in splits.items()}
     for split, files in paths.items():
         if not any(path.stat().st_size for path in files):

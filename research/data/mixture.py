@@ -158,7 +158,7 @@ def _sizes(counts, rates):
 
 
 def _splits_of(parts, chosen, role, memory_limit):
-    """Opens the parts' splits for a role: all in memory if together they fit the limit, else streamed.
+    """Opens the splits of all parts for a role: in memory if they fit the limit together, otherwise streamed.
 
     Returns:
         {part: Split}; None for a part without one.
@@ -172,12 +172,12 @@ def _splits_of(parts, chosen, role, memory_limit):
 
 
 class Mixed:
-    """The examples of a role, each the number of its part and its record there: a batch is gathered when it is read.
+    """Source of the examples of a role: stores the part and record of each, and gathers a batch when it is read.
 
     Args:
-        features: of the mixture.
-        splits: {part: its Split}, of all parts, in their order; None for one that has none.
-        sizes: int[parts], how many examples are of each.
+        features: the mixture's.
+        splits: {part: Split} for all parts in order; None for a part without one.
+        sizes: int[parts], the number of examples per part.
     """
 
     def __init__(self, features, splits, sizes):
@@ -186,7 +186,7 @@ class Mixed:
         record = np.concatenate(
             [np.arange(size, dtype=np.int32) % max(1, len(split or ())) for split, size in zip(splits.values(), sizes)]
         )
-        if (sizes > 0).sum() > 1:  # so that a stretch of them is out of all; of one part it stays as it is
+        if (sizes > 0).sum() > 1:  # mix the parts; a single part keeps its order
             order = generator(0, "mixture").permutation(len(part))
             part, record = part[order], record[order]
         self.part, self.records = part, record
@@ -196,23 +196,24 @@ class Mixed:
 
     @property
     def at_hand(self):
-        """Whether all parts are read from memory or memory maps."""
+        """Whether no part streams."""
         return all(split.at_hand for split in self.splits.values() if split)
 
     @property
     def notes(self):
-        """{what befell examples of a part: how many}."""
+        """{what happened to examples of a part: how many}."""
         notes = {}
         for name, split in self.splits.items():
-            for what, n in split.counts() if split else ():
-                count(notes, f"{what} (of {name})", n)
+            for found in split.counts().values() if split else ():
+                for what, n in found.items():
+                    count(notes, f"{what} (of {name})", n)
         return notes
 
     def __getitem__(self, record):
         return {field: array[0] for field, array in self.stacked(np.array([record])).items()}
 
     def stacked(self, records):
-        """The examples of these numbers, as fields of the mixture: zeros where a field is another part's."""
+        """Returns the examples with these numbers. Fields of other parts are zero."""
         found = {field: np.zeros((len(records), *shape), dtype) for field, (shape, dtype) in self.features.items()}
         found["part"] = self.part[records]
         for here, name, own in self._of_parts(records):
@@ -221,7 +222,7 @@ class Mixed:
         return found
 
     def longest(self):
-        """int[n]: how many tokens each example has, without padding."""
+        """Returns int[n], the number of tokens of each example without padding."""
         found, records = np.zeros(len(self), np.int64), np.arange(len(self))
         for here, name, own in self._of_parts(records):
             split = self.splits[name]
@@ -229,7 +230,7 @@ class Mixed:
         return found
 
     def _of_parts(self, records):
-        """(which of the records are of a part, its name, their numbers there), of each part that has some."""
+        """Yields, for each part with some of the records: bool[n], which ones; its name; their numbers in the part."""
         for number, name in enumerate(self.splits):
             here = self.part[records] == number
             if here.any():

@@ -17,7 +17,7 @@ from research.errors import UserError
 from research.randomness import generator
 
 # Split after a line break; after a full stop and its closing quotes, unless a lower-case letter follows (an
-# abbreviation); and after the marks of scripts that put no blank after them, or never use them within a sentence.
+# abbreviation); and after the full stops and question marks of other scripts, even if no blank follows.
 END = re.compile(r"\n\s*|(?<=[.!?])(?:\s*[\"')\]»”’]+)?\s+(?![a-z])|[。！？｡।॥؟۔።։။។]+[)\]»”’」』】》〉）]*\s*")
 FORMAT = "sentences-v2"  # of what is kept: where sentences end, and which pairs are made of them
 MARKS = 3  # of a pair: one before it, one between, one behind

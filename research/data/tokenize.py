@@ -96,12 +96,12 @@ class Tokenizer:
 
     @functools.cached_property
     def size(self):
-        """One more than the largest id; the ids may have gaps."""
+        """The largest id plus one. Ids may have gaps."""
         return 1 + max(self._library.get_vocab().values(), default=-1)
 
     @property
     def digest(self):
-        """Identifies a tokenizer."""
+        """SHA-256 of the JSON, which identifies the tokenizer."""
         return hashlib.sha256(self.json.encode()).hexdigest()
 
     @functools.cached_property
@@ -111,11 +111,11 @@ class Tokenizer:
 
     @functools.cached_property
     def token_bytes(self):
-        """int32[V]: how many bytes of text each token stands for; None for a tokenizer that loses or changes some of
-        the text: any with a normalizer, and words, wordpiece and unigram. An unknown character counts 1.
+        """int32[V], the number of bytes of text per token; None if the tokenizer does not keep the text as it is.
 
-        With blanks a word stands for itself and the blank before it, and `<eos>` for a blank and the end of a line, as
-        in text that is tokenised already; an unknown word counts 0.
+        That is the case for any tokenizer with a normalizer, and for words, wordpiece and unigram. An unknown character
+        counts one byte. For `blanks`, a word counts its own bytes and one for the blank before it, `<eos>` counts two,
+        for a blank and a line end, as in tokenised text, and an unknown word counts zero.
         """
         parts = json.loads(self.json)
         cutter, added = parts["pre_tokenizer"] or {}, parts.get("added_tokens") or []
@@ -131,7 +131,7 @@ class Tokenizer:
         else:
             return None
         sizes, special = np.array(sizes, np.int32), {i for i in self.special.values() if i >= 0}
-        for token in added:  # read as they stand
+        for token in added:  # matched in the text itself, not in its byte alphabet
             sizes[token["id"]] = len(token["content"].encode())
         sizes[list(special)] = 0
         if self.unknown >= 0:
@@ -139,10 +139,10 @@ class Tokenizer:
         return sizes
 
     def counts_bytes(self, newline="\n"):
-        """Whether `token_bytes` of a text's tokens add up to the bytes of the text.
+        """Whether `token_bytes` of the tokens of a text add up to its number of bytes.
 
         Args:
-            newline: what is read for the end of a line.
+            newline: text that replaces each line end before encoding.
         """
         by_custom = newline == NEWLINE and "WhitespaceSplit" in self.json
         return self.token_bytes is not None and (len(newline.encode()) == 1 or by_custom)
@@ -153,7 +153,7 @@ class Tokenizer:
         return Tokenizer(json.dumps({**json.loads(self.json), "normalizer": None}, ensure_ascii=False))
 
     def normalize(self, text):
-        """The text as it is before it is cut."""
+        """Returns the normalized text, which is then split into tokens."""
         return text if self._library.normalizer is None else self._library.normalizer.normalize_str(text)
 
     def encode(self, texts):
@@ -186,29 +186,28 @@ class Tokenizer:
         return self._library.decode(ids.tolist(), skip_special_tokens=False)
 
     def stream(self, before):
-        """Returns a function that takes the ids after `before`, some at a time, and returns the text that they add.
+        """Returns a function that takes the ids after `before`, a few at a time, and returns the text that they add.
 
-        A character of several tokens comes with the last of them. One that is never completed is left out; the
-        characters before it are not.
+        A character made of several tokens is returned with the last of them. A character that is never completed is
+        left out.
         """
         text = lambda ids: self._library.decode(ids, skip_special_tokens=False)
-        # The text of a window of ids: the first `known` of them are context, for a token may be written differently at
-        # the start of a text; of the others `shown` characters have been returned.
-        window, known = [int(i) for i in before], len(before)
-        while known and text(window[:known]).endswith(PARTIAL):  # not in the middle of a character
-            known -= 1
-        shown = len(text(window).rstrip(PARTIAL)) - len(text(window[:known]))
+        # Decode a window of ids, since the text of a token may depend on the tokens before it. The first `context` ids
+        # end with a complete character; `shown` characters of the window's text are in `before`, or were returned.
+        window, context = [int(i) for i in before], len(before)
+        while context and text(window[:context]).endswith(PARTIAL):
+            context -= 1
+        shown = len(text(window).rstrip(PARTIAL))
 
         def step(i):
-            nonlocal window, known, shown
+            nonlocal window, context, shown
             window.append(int(i))
-            whole, context = text(window), len(text(window[:known]))
-            new = whole.rstrip(PARTIAL)[context + shown :]
-            if whole.endswith(PARTIAL):
-                shown += len(new)
-            else:
-                window, shown = window[known:], 0
-                known = len(window)
+            whole = text(window)
+            new = whole.rstrip(PARTIAL)[shown:]
+            shown += len(new)
+            if not whole.endswith(PARTIAL):
+                window = window[context:]
+                context, shown = len(window), len(text(window))
             return new
 
         return lambda ids: "".join(map(step, ids))
@@ -267,11 +266,13 @@ def file_of(folder):
 
 
 def _completed(found, folder):
-    """Returns the JSON of a tokenizer with what the other files of its folder state: added tokens, each by its id, and
-    whether a text begins with a blank.
+    """Adds the settings from the other files of a folder to a tokenizer's JSON: added tokens and add_prefix_space.
+
+    Args:
+        found: the JSON; returned unchanged if it has all of them.
 
     Raises:
-        UserError: 3, where the files contradict each other.
+        UserError: 3, if the files contradict each other.
     """
     settings, data, changed = _object(folder / "tokenizer_config.json"), json.loads(found), False
     spaced, cutter = settings.get("add_prefix_space"), data["pre_tokenizer"] or {}
@@ -285,9 +286,9 @@ def _completed(found, folder):
         content, i = token["content"], token["id"]
         if known.get(content, i) != i or taken.get(i, content) != content:
             other = f"{content!r} is {known[content]}" if content in known else f"{i} is {taken[i]!r}"
-            raise UserError(3, f"{folder}: the added token {content!r} is to be {i}, but in its vocabulary {other}")
+            raise UserError(3, f"{folder}: the added token {content!r} has the id {i}, but in the vocabulary {other}")
         if content not in there:
-            if isinstance(vocabulary, dict):  # from where it has this very id, whatever ids are free before it
+            if isinstance(vocabulary, dict):  # otherwise the library assigns the first free id
                 vocabulary[content] = i
             data["added_tokens"], changed = [*(data.get("added_tokens") or []), token], True
     if not changed:
@@ -297,7 +298,7 @@ def _completed(found, folder):
 
 
 def _added(folder, settings):
-    """The added tokens that the files of a folder state, as `tokenizers` has them in its JSON."""
+    """Reads the added tokens from the files of a folder, in the format of the JSON of `tokenizers`."""
     named = [*_object(folder / "special_tokens_map.json").items(), *settings.items()]
     values = [value for name, value in named if name.endswith(("_token", "_tokens"))]
     values = itertools.chain.from_iterable(value if isinstance(value, list) else [value] for value in values)
@@ -317,7 +318,7 @@ def _added(folder, settings):
 
 
 def _object(path):
-    """The object of a JSON file; an empty one where there is no file."""
+    """Reads the object in a JSON file; returns an empty one if the file does not exist."""
     found = json.loads(read_text(path)) if path.exists() else {}
     if not isinstance(found, dict):
         raise UserError(3, f"{path}: not a JSON object")
@@ -325,7 +326,7 @@ def _object(path):
 
 
 def _of_bpe(path):
-    """GPT-2's tokenizer out of vocab.json and merges.txt, as JSON."""
+    """Builds the JSON of GPT-2's tokenizer from vocab.json and merges.txt."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -337,7 +338,7 @@ def _of_bpe(path):
 
 
 def _of_wordpiece(path):
-    """BERT's tokenizer out of vocab.txt, a token per line, and the choices in tokenizer_config.json, as JSON."""
+    """Builds the JSON of BERT's tokenizer from vocab.txt, one token per line, and tokenizer_config.json."""
     import tokenizers
     from tokenizers import models, normalizers
 

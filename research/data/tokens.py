@@ -12,6 +12,7 @@ It is written beside its place and renamed: half of one is never seen.
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -91,7 +92,7 @@ def token_file(name, tokenizer, raw, base, field, newline="\n", cut=None):
         name: holds the hash of all that the content follows from.
         raw, base, field: the texts, see `pieces`.
         newline: what the tokenizer reads for the end of a line.
-        cut: text -> its parts; then no end follows a document, and the places of the parts are kept.
+        cut: function that splits a text into parts, whose places are then stored; no end follows a document.
 
     Raises:
         UserError: 3 for a damaged one, or damaged data, 5 where it cannot be written.
@@ -141,9 +142,9 @@ def _write(folder, tokenizer, raw, base, field, newline, cut):
         parts = None if cut is None else files.enter_context((folder / "parts.bin").open("wb"))
         for batch in counted(_batches(found), *progress):
             for ids, (_, last) in zip(tokenizer.encode([text for text, _ in batch]), batch):
-                if max(ids, default=0) >= tokenizer.size:  # a narrower type would wrap it, a model read another row
-                    raise UserError(3, f"data set {raw.name}, split {base}: the tokenizer gives the id {max(ids)}, but "
-                                       f"its vocabulary ends at {tokenizer.size}")  # fmt: skip
+                if max(ids, default=0) >= tokenizer.size:
+                    raise UserError(3, f"data set {raw.name}, split {base}: the tokenizer returns the id {max(ids)}, "
+                                       f"which is outside its vocabulary [0, {tokenizer.size})")  # fmt: skip
                 ids = np.array([*ids, *end] if last else ids, dtype)
                 tokens.write(ids.tobytes())
                 size += len(ids)
@@ -177,24 +178,27 @@ def _batches(pieces):
 
 
 def encodable(tokenizer, newline, documents):
-    """Returns a tokenizer and texts [(text, whether it is the last of its document)] of bounded length where that is
-    possible. The ids that it gives for the texts of a document, laid end to end, are those of the document.
+    """Cuts documents into parts of bounded length, where the tokenizer allows it, without changing their ids.
 
     Args:
-        tokenizer: the one for the documents.
-        newline: what it reads for the end of a line.
+        tokenizer: Tokenizer of the documents.
+        newline: text that replaces each line end before encoding.
         documents: iterables of blocks of text.
+
+    Returns:
+        a tokenizer, and an iterator of pairs (part, whether it is the last of its document): the ids that this
+        tokenizer returns for the parts of a document, concatenated, are the ids of the document.
     """
-    cuts, after_normalizing = cuts_of(tokenizer.json, newline)
-    if after_normalizing:
-        documents = (normalized(tokenizer.normalize, newline, blocks) for blocks in documents)
-        return tokenizer.bare, (part for blocks in documents for part in cuts.parts(blocks))
+    cuts, in_normalized = cuts_of(tokenizer.json, newline)
+    if in_normalized:
+        documents = map(functools.partial(normalized, tokenizer.normalize, newline), documents)
+        tokenizer, newline = tokenizer.bare, "\n"
     parts = (part for blocks in documents for part in cuts.parts(blocks))
     return tokenizer, ((text.replace("\n", newline), last) for text, last in parts)
 
 
 def pieces(raw, base, field, notes, cuts=LINES):
-    """Yields the documents of a split in texts that laid end to end are it: (text, whether it is the last).
+    """Cuts the documents of a split into parts; yields pairs (part, whether it is the last of its document).
 
     Raises:
         UserError: 3 for damaged data.

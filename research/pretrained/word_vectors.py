@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.data.reading import read_text
 from research.errors import UserError
 
 
@@ -32,9 +33,9 @@ def read(path, binary=None):
     """
     path = pathlib.Path(path)
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if _is_binary(path, binary) else read_text(path).encode()
     except OSError as error:
-        raise UserError(3, f"{path}: no vectors can be read there: {error.strerror}") from error
+        raise UserError(3, f"{path}: cannot be read: {error.strerror}") from error
     count, width, start = _header(path, data, _is_binary(path, binary))
     rows = _binary_rows(path, data, start, count, width) if _is_binary(path, binary) else _text_rows(path, data, start)
     matrix, words = np.empty((count, width), np.float32), {}

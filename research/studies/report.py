@@ -87,7 +87,7 @@ def _judged(found, names, values, summaries, test, paired):
     for name in names:
         means = {i: own[name].mean for i, own in enumerate(summaries) if name in own}
         direction = gather.direction_in(found, name)
-        if direction is None:  # neither the highest nor the lowest mean is known to be the best
+        if direction is None:
             continue
         best[name] = gather.best_first(means, direction)[0]
         first = values[best[name]][name]

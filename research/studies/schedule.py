@@ -101,7 +101,7 @@ def check(plan, worker, metrics=()):
     """
     asked = [(trial.name, configs.to_json(trial.config)) for trial in plan.trials]
     for metric in metrics:
-        # Whether the runs evaluate it is checked, so that any direction will do where its name implies none.
+        # Only checks whether the runs evaluate the metric, so any direction will do.
         judged = configs.override(plan.config, {"eval.metric": metric})
         judged = judged if judged.eval.direction else configs.override(judged, {"eval.direction": "max"})
         asked.append((f"metric {metric}", configs.to_json(judged)))

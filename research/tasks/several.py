@@ -90,7 +90,7 @@ def several(spec, *, weights: tuple[str, ...] = ()):
         found = {}
         for number, (name, task) in enumerate(tasks.items()):
             rows, prefix = arrays["part"] == number, f"{name}_"
-            if not rows.any():  # no score of nothing
+            if not rows.any():
                 continue
             own = {key.removeprefix(prefix): x[rows] for key, x in arrays.items() if key.startswith(prefix)}
             found |= _named(name, task.score(own))
