@@ -26,7 +26,7 @@ def main(arguments, overrides):
     command.check_output(arguments.output, "--output")
     run = command.load_run(arguments.workdir)
     setup = prepare_evaluation(run.config, arguments.split, run.tokenizer)
-    runs.check_data(run.folder, setup.dataset, setup.bases())
+    runs.check_data(run.folder, setup.dataset, [setup.splits[arguments.split].text])
     metrics = evaluate(setup, run.variables, arguments.split, step=run.step)
     print(f"checkpoint of step {run.step}")
     for name, value in metrics.items():

@@ -59,7 +59,6 @@ def prepare_run(config, dataset, mesh, workdir):
         UserError: 2, 3 or 4.
     """
     setup = prepare(config, dataset, mesh)
-    runs.check_data(workdir, dataset, setup.bases())
     if config.init_from is not None and not runs.is_begun(workdir):
         start_from(config, dataset, setup.model, {"params": setup.abstract.params, **setup.abstract.model_state})
     return setup
@@ -78,13 +77,13 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
     Raises:
         UserError: as train.
     """
-    data = manifest.describe_data(setup.dataset, setup.bases(at_hand=True))
+    at_hand = setup.dataset.bases(split.text for split in setup.splits.values() if split.at_hand)
+    data = manifest.describe_data(setup.dataset, at_hand)
     with runs.lock(workdir) as folder:
         # Looked at again under the lock: another process may have been here since.
-        finished = runs.check(workdir, setup.config)
+        finished = runs.check(workdir, setup.config, setup.dataset)
         if finished is not None:
             return finished
-        runs.check_data(folder, setup.dataset, setup.bases())
         runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer, together)
         checkpoints = None
         try:

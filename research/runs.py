@@ -123,26 +123,24 @@ def read_tokenizer(folder):
     return tokenizer
 
 
-def check(workdir, config, dataset=None):
+def check(workdir, config, dataset):
     """Checks whether this config may be run in this folder; nothing is written.
 
     Args:
-        dataset: research.data.Dataset of the config. If its data differ from the run's, the error names the split,
-            rather than fields of the config that depend on it.
+        dataset: research.data.Dataset of the config.
 
     Returns:
-        the result of the finished run that is there, else None.
+        the result of the finished run in the folder, else None.
 
     Raises:
-        UserError: 2 for another config's run, 5 for a folder that cannot be written.
+        UserError: 2 for a run of another config or on other data, 5 for a folder that cannot be written.
     """
     folder = pathlib.Path(workdir)
     saved = read_saved(folder)
     if saved is not None:
         differing = configs.differences(configs.from_json(saved["config"]), config)
         if differing:
-            if dataset is not None:
-                check_data(folder, dataset, dataset.examples)
+            check_data(folder, dataset, dataset.examples)  # of which the config has the sizes
             paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
             raise UserError(2, f"{folder}: holds the run of another config: {paths}; choose another --workdir")
     elif folder.is_dir():
@@ -155,6 +153,7 @@ def check(workdir, config, dataset=None):
         if not {"metrics", "step", "best_step", "seconds"} <= set(result):
             raise UserError(2, f"{folder / 'result.json'}: not a result of ours; delete it to have it made again")
         return result
+    check_data(folder, dataset, config.data.splits.values())
     for name, kind in (
         ("checkpoints", pathlib.Path.is_dir),
         ("tensorboard", pathlib.Path.is_dir),
@@ -172,7 +171,7 @@ def check_data(folder, dataset, splits):
     Args:
         folder: the run folder.
         dataset: research.data.Dataset.
-        splits: names of the base splits to compare.
+        splits: split strings, whose base splits are compared; or None.
 
     Raises:
         UserError: 2, naming the split whose content has changed.
@@ -186,7 +185,7 @@ def check_data(folder, dataset, splits):
         sizes = {split: n for data in kept for split, n in data["examples"].items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(2, f"{path}: not a manifest of ours") from error
-    for split in splits:
+    for split in dataset.bases(splits):
         n = dataset.examples[split]
         changed = f"it has {n} examples, before {sizes[split]}" if sizes.get(split, n) != n else ""
         if not changed and split in sums and dataset.fingerprint and dataset.fingerprint(split) != sums[split]:

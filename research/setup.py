@@ -36,11 +36,6 @@ class Setup(NamedTuple):
     abstract: Any = None  # TrainState of ShapeDtypeStructs with shardings
     constants: Any = MappingProxyType({})  # {collection: ...} that the step and evaluation read beside the state
 
-    def bases(self, at_hand=False):
-        """Returns the sorted names of the base splits in use; with `at_hand`, only of those that do not stream."""
-        chosen = (split for split in self.splits.values() if split.at_hand or not at_hand)
-        return sorted({base for split in chosen for base, _, _ in split.pieces})
-
     def notes(self, streamed):
         """Returns lines for the log on the data: of the splits that stream, known after the run, or of all else."""
         own = [] if streamed else list(self.dataset.notes)

@@ -12,7 +12,7 @@ from conftest import SHARED, assert_same_numbers, run_script
 from test_transformer import MODERN, gpt2_parameters
 
 from research import runs
-from research.data import train_tokenizer
+from research.data import tokenize, train_tokenizer
 from research.errors import UserError
 from research.generation import GREEDY, PLAIN, Sampling, filtered, lengths
 from research.inference import continuation
@@ -264,6 +264,18 @@ def test_a_character_that_is_complete_is_shown_where_the_next_one_is_cut_off(n):
         stream = tokenizer.stream(ids[:1])
         added = "".join(stream(ids[i : min(i + n, size)]) for i in range(1, size, n))
         assert added == ("" if size < 3 else "ß" if size < 6 else "ß世"), size
+
+
+def test_a_token_that_ends_one_character_and_starts_another_shows_the_first():
+    data = json.loads(train_tokenizer.train(["aß世"], "bytes", 300).json)
+    tokenizer = tokenize.Tokenizer(json.dumps(data))
+    end, start = (tokenizer.vocabulary[i] for i in tokenizer.encode(["ß世"])[0][1:3])
+    data["model"]["vocab"][end + start], data["model"]["merges"] = tokenizer.size, [[end, start]]
+    tokenizer = tokenize.Tokenizer(json.dumps(data))
+    ids = tokenizer.encode(["aß世"])[0]
+    assert len(ids) == 5
+    stream = tokenizer.stream(ids[:1])
+    assert [stream([i]) for i in ids[1:]] == ["", "ß", "", "世"]
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,17 @@ def test_predict_of_a_split_and_of_its_image_files_agree(run, tmp_path, capsys):
     assert f"{tmp_path}/0.png" in capsys.readouterr().out
 
 
+def test_predictions_of_a_split_that_has_changed_are_refused(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run/manifest.json"
+    starts = json.loads(path.read_text())
+    starts[-1]["data"]["fingerprint"]["test"] = "0" * 64
+    path.write_text(json.dumps(starts))
+    assert run_script("predict", f"--workdir={tmp_path}/run", "--split=test[:3]") == 2
+    assert "the split test of digits differs" in capsys.readouterr().err
+    assert run_script("predict", f"--workdir={tmp_path}/run", "--split=train[:3]") == 0
+
+
 def test_predict_takes_images_of_another_size_and_with_colours(run, tmp_path, capsys):
     Image.fromarray(np.zeros((30, 20, 4), np.uint8)).save(tmp_path / "big.png")
     assert run_script("predict", f"--workdir={run}", tmp_path / "big.png") == 0

@@ -120,6 +120,12 @@ def test_a_tokenizer_that_changes_text_counts_no_bytes(names):
 def test_bits_per_byte_need_an_end_of_line_that_is_one_byte(newline, counted):
     dataset = open_dataset("tiny_shakespeare", {"tokenizer": "bytes", "vocabulary_size": 300, "newline": newline})
     assert dataset.counts_bytes == counted
+    own = {"model__name": "decoder", "data__tokenizer": "bytes", "data__vocabulary_size": 300, "data__newline": newline}
+    if counted:
+        make_setup(**own, eval__metric="bits_per_byte")
+    else:
+        with pytest.raises(UserError, match="'bits_per_byte' is not evaluated"):
+            make_setup(**own, eval__metric="bits_per_byte")
     blanks = open_dataset("wikitext2", {"tokenizer": "blanks", "newline": tokenize.NEWLINE})
     assert blanks.counts_bytes and not open_dataset("wikitext2", {"tokenizer": "words"}).counts_bytes
 

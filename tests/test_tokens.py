@@ -127,6 +127,26 @@ def test_the_parts_of_a_document_encode_to_what_all_of_it_does(kind, newline, te
     assert [i for ids in bare.encode(parts) for i in ids] == tokenizer.encode([read])[0]
 
 
+HARD = [  # what a normalizer removes, composes or replaces, at places of cuts
+    "a <b c\nd e> f < g h> i\n",
+    "a \u0301\nb \u0301 c\n",
+    "e\n\u0301e \u0301\n",
+    "x\u200b \u200b y\u200b\nz \u200b\n",
+    "http://a b www.c d\nwww. e\n",
+    "  a  <b>  \n <c> d  ",
+]
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_what_normalizers_change_at_a_cut_changes_no_id(text):
+    for (kind, names), tokenizer in NORMALIZED.items():
+        for newline in ("\n", " <eos> ", ""):
+            whole = tokenizer.encode([(text * 3).replace("\n", newline)])[0]
+            for size in (1, 2, 3, 5, 8):
+                bare, parts = parts_of(tokenizer, newline, text * 3, size)
+                assert [i for ids in bare.encode(parts) for i in ids] == whole, (kind, names, newline, size)
+
+
 ONE_LINE = "the <b>war</b> of 42 men, é see www.a.bc/d and 漢字 so " * 400
 
 
@@ -155,8 +175,14 @@ def test_a_tokenizer_that_may_read_beyond_a_cut_is_given_whole_documents():
         foreign["added_tokens"] = [{**flags, **changed, "normalized": False, "special": True}]
         tokenizer = tokenize.Tokenizer(json.dumps(foreign))
         assert (len(parts_of(tokenizer, "\n", text, 5)[1]) > 1) == (not changed)
-    foreign |= {"added_tokens": [], "normalizer": {"type": "Replace", "pattern": {"Regex": "a(?s:.*)b"}, "content": ""}}
-    assert len(parts_of(tokenize.Tokenizer(json.dumps(foreign)), "\n", text, 5)[1]) == 1
+    replace = lambda pattern: {"type": "Replace", "pattern": {"Regex": pattern}, "content": ""}
+    for kind in ("bpe", "words"):
+        for pattern in ("a(?s:.*)b", r"\s+"):  # beyond a cut; and blanks by nothing, which joins the words beside them
+            foreign = {**json.loads(TRAINED[kind].json), "normalizer": replace(pattern)}
+            assert len(parts_of(tokenize.Tokenizer(json.dumps(foreign)), "\n", text, 5)[1]) == 1
+    joining = json.loads(TRAINED["characters"].json)
+    joining["model"]["fuse_unk"] = True  # unknown characters side by side are one token
+    assert len(parts_of(tokenize.Tokenizer(json.dumps(joining)), "\n", text, 5)[1]) == 1
     pieces = list(tokens.pieces(Raw(Texts(["a line\n" * 20_000])), "train", "text", {}))
     assert len(pieces) == 3 and all(len(text) <= cuts.PIECE + 7 for text, _ in pieces)
 
@@ -475,26 +501,33 @@ def test_windows_wait_for_no_processes_and_show_their_notes(home):
     assert next(train_batches(split, 0, 4, 0, 10))["targets"].shape == (4, 16)
 
 
-@pytest.mark.parametrize("split,text", [("train", "one two six\nfour five\n"), ("validation", "five one\n"),
-                                        ("train", "one two three\n")])  # fmt: skip
-def test_a_run_whose_data_have_changed_is_not_resumed(home, capsys, split, text):
-    folder = folder_of(home, train_txt="one two three\nfour five\n" * 50, validation_txt="one five\n" * 60)
-    own = {"name": "text", "folder": folder, "vocabulary_size": 270, "max_len": 32, "batch_size": 8}
-    own |= {"splits.train": "train", "splits.validation": "validation", "splits.test": "none"}
-    data = [f"--config.data.{leaf}={value}" for leaf, value in own.items()]
-    command = ("train", "--config=configs/stdlib_gpt.py:tiny", *data, f"--workdir={home}/run", "--config.train.steps=2")
+@pytest.mark.parametrize("split,text,change", [
+    ("train", "one two seven\nfour five\n", "its content has changed"),  # of as many tokens
+    ("validation", "two five\n", "its content has changed"),
+    ("train", "one two three\n", "it has 22 examples, before 38"),
+    (None, "one two three\n", "it has 22 examples, before 38"),
+])  # fmt: skip
+def test_a_run_whose_data_have_changed_is_not_resumed(home, capsys, split, text, change):
+    """Without files of its own, validation is part of train."""
+    files = {"train_txt": "one two three\nfour five\n" * 50} | ({"validation_txt": "one five\n" * 60} if split else {})
+    folder, run = folder_of(home, **files), home / "run"
+    data = {"name": "text", "folder": folder, "tokenizer": "bytes", "vocabulary_size": 270, "max_len": 32}
+    data |= {"batch_size": 8, "splits.test": "none", "splits.train": "train"}
+    data["splits.validation"] = "validation" if split else "none"
+    flags = [*(f"--config.data.{leaf}={value}" for leaf, value in data.items()), f"--workdir={run}"]
+    command = ("train", "--config=configs/stdlib_gpt.py:tiny", *flags, "--config.train.steps=2")
     assert run_script(*command) == 0
-    (home / "run/result.json").unlink()  # as a run that was stopped
-    files = lambda: {path: path.read_bytes() for path in (home / "run").rglob("*") if path.is_file()}
-    before = files()
-    (folder / f"{split}.txt").write_text(text * 50)
+    (run / "result.json").unlink()  # as in a run that was stopped
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (folder / f"{split or 'train'}.txt").write_text(text * (60 if split == "validation" else 50))
     capsys.readouterr()
     assert run_script(*command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"the split {split} of text/mine differs from the one that this run was started with" in line
-    assert run_script("evaluate", f"--workdir={home}/run", f"--split={split}") == 2
-    assert "differs from the one that this run was started with" in capsys.readouterr().err
-    assert files() == before
+    message = f"the split {split or 'train'} of text/mine differs from the one that this run was started with: {change}"
+    assert message in line
+    assert run_script("evaluate", f"--workdir={run}", f"--split={split or 'train'}") == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_on_a_corpus_of_ones_own(home, capsys):

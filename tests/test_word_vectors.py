@@ -284,7 +284,8 @@ ONE = np.float32([1, 2]).tobytes()
         ("v.txt", b"2 2\na 1 2\nb 3 x\n", "line 3: could not convert"),
         ("v.txt", b"2 2\na 1 2\nb 3 nan\n", "'b' has a number that is not finite"),
         ("v.txt", b"2 2\na 1 2\nb 3 1e99\n", "'b' has a number that is not finite"),
-        ("v.txt", b"2 2\na 1 2\n\xff 3 4\n", "is not UTF-8"),
+        ("v.txt", b"2 2\na 1 2\n\xff 3 4\n", r"byte 10 \(line 3\) is not UTF-8"),
+        ("v.txt", GOOD.decode().encode("utf-16"), "is UTF-16, not UTF-8"),
         ("v.bin", b"2 2\na " + ONE + b"\nb " + ONE[:-1] + b"", "cannot hold|word 2 of the 2"),
         ("v.bin", b"2 2\na " + ONE + b"\nbbbbbbbbbbb" + ONE, "word 2 of the 2"),
         ("v.bin", b"1 2\na " + ONE + b"b " + ONE, "goes on after the 1 words"),
@@ -298,6 +299,11 @@ def test_a_damaged_file_is_refused_with_its_place(name, content, said, tmp_path)
     with pytest.raises(UserError, match=said) as error, np.errstate(over="ignore"):
         read(tmp_path / name)
     assert error.value.code == 3 and str(tmp_path / name) in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_vectors(tmp_path):
+    (tmp_path / "v.txt").write_bytes(b"\xef\xbb\xbf" + GOOD)
+    assert read(tmp_path / "v.txt").words == ("a", "b")
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -81,6 +81,10 @@ class Dataset:
         """How many examples a split string selects."""
         return sum(stop - start for _, start, stop in self.pieces(split, role))
 
+    def bases(self, splits):
+        """Returns the sorted names of the base splits that some split strings select from; None selects nothing."""
+        return sorted({base for split in splits if split is not None for base, _, _ in self.pieces(split)})
+
     def carve(self, splits):
         """The split strings of train and validation: where none is asked for, the data's own, else a tenth of train.
 

@@ -192,11 +192,9 @@ class Tokenizer:
         left out.
         """
         text = lambda ids: self._library.decode(ids, skip_special_tokens=False)
-        # Decode a window of ids, since the text of a token may depend on the tokens before it. The first `context` ids
-        # end with a complete character; `shown` characters of the window's text are in `before`, or were returned.
+        # Decode a window of ids, since the text of a token may depend on the tokens before it. Of its text, `shown`
+        # characters are in `before` or were returned. Once it is complete, its first `context` ids are dropped.
         window, context = [int(i) for i in before], len(before)
-        while context and text(window[:context]).endswith(PARTIAL):
-            context -= 1
         shown = len(text(window).rstrip(PARTIAL))
 
         def step(i):

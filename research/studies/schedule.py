@@ -120,7 +120,7 @@ def check_trials(trials, folder):
         try:
             config = configs.from_json(data)
             config, dataset, mesh = resolve(config, None, runs.read_tokenizer(folder / name))
-            finished = runs.check(folder / name, config)
+            finished = runs.check(folder / name, config, dataset)
             examples = dataset.count(config.data.splits.train)
             steps = configs.durations(config, examples)["train"]
             found.append((configs.to_json(config), steps, examples))
