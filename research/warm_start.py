@@ -1,4 +1,4 @@
-"""Takes a new run's parameters from another run or from weights in Hugging Face's layout: config.init_from."""
+"""Initialises a run with the parameters of another run, or with weights in Hugging Face's layout (config.init_from)."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -12,22 +12,22 @@ from research.models import MODELS
 
 
 class Start(NamedTuple):
-    """What config.init_from names."""
+    """The model and the variables that config.init_from names."""
 
     model: Any  # Linen module
     variables: Any  # {"params": ..., collection: ...}
-    prefixes: tuple[str, ...]  # of the paths that are asked for; () for all
-    labels: tuple[str, ...]  # names of the classes that its head tells; () where they have none
+    prefixes: tuple[str, ...]  # of the parameter paths to copy; () copies all
+    labels: tuple[str, ...]  # names of the classes that its head predicts; () if unknown
 
     def compared(self, model, labels, matched):
-        """Lines on what differs though shapes do not show it: fields of a model of the same kind, names of classes.
+        """Returns lines on differences that shapes do not show: fields of a model of the same type, names of classes.
 
         Args:
-            labels: of the new run.
-            matched: the paths that are taken.
+            model, labels: of the new run.
+            matched: the parameter paths that are copied.
 
         Raises:
-            UserError: 2, for a head that is taken and tells the same classes in another order.
+            UserError: 2, if a head is copied that predicts the same classes in another order.
         """
         says = []
         if self.labels not in ((), labels) and any(path.startswith("params/head") for path in matched):
@@ -47,14 +47,17 @@ class Start(NamedTuple):
 
 
 def start_from(config, dataset, model, variables):
-    """What config.init_from names, taken over where it fits: a new run's variables, and lines that say what was.
+    """Copies the parameters that config.init_from names into a new run's variables, where path and shape match.
 
     Args:
-        dataset, model, variables: of the new run; variables may be ShapeDtypeStructs, where all this is but checked.
+        dataset, model, variables: of the new run; ShapeDtypeStructs as variables only check that this will work.
+
+    Returns:
+        the variables, and lines for the log on what was copied and what was not.
 
     Raises:
-        UserError: 2 where nothing fits, or what fits is of another tokenizer or order of classes; 3 and 4 where it
-            cannot be read.
+        UserError: 2 if nothing matches, or the tokenizer or the order of the classes differs; 3 and 4 if it cannot be
+            read.
     """
     start = _read_start(config.init_from, dataset.tokenizer)
     variables, matched, missed = warm_start(variables, start.variables, start.prefixes)
@@ -64,13 +67,13 @@ def start_from(config, dataset, model, variables):
 
 
 def _read_start(init_from, tokenizer):
-    """Reads FOLDER of a run, or hf:FOLDER_OR_NAME in Hugging Face's layout; :PREFIX,PREFIX behind it takes a part.
+    """Reads a run folder, or hf:FOLDER_OR_NAME in Hugging Face's layout. A suffix :PREFIX,PREFIX selects parameters.
 
     Args:
-        tokenizer: of the new run: of other tokens the embeddings there would say nothing.
+        tokenizer: of the new run, which must be the same, since embeddings are per token.
 
     Raises:
-        UserError: 2 where it has another tokenizer, 3 and 4 where it cannot be read.
+        UserError: 2 if it has another tokenizer, 3 and 4 if it cannot be read.
     """
     foreign = init_from.startswith(hub.PREFIX)
     place, _, prefixes = init_from.removeprefix(hub.PREFIX).partition(":")

@@ -267,7 +267,7 @@ def test_a_run_on_running_text_with_a_foreign_tokenizer_scores_each_token_once(t
 def test_word_augmentation_is_for_our_own_tokenizers_alone():
     if not GPT2.is_dir():
         pytest.skip(f"no {GPT2}: it comes with the data, not with the code")
-    with pytest.raises(UserError, match="config.data.augment.swap: only for the tokenizers that are trained") as error:
+    with pytest.raises(UserError, match="config.data.augment.swap: config.data.tokenizer must be characters,") as error:
         make_setup(**CASE, data__tokenizer=f"hf:{GPT2}", data__augment__swap=0.1)
     assert error.value.code == 2
 

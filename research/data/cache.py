@@ -43,7 +43,7 @@ def _read(folder):
     """Reads an entry, verified.
 
     Raises:
-        ValueError and others, if it is not what was written.
+        OSError, ValueError, KeyError, TypeError or AttributeError, if it has changed or has an older format.
     """
     kept = json.loads((folder / "complete").read_text(encoding="utf-8"))
     for field, known in kept["sums"].items():

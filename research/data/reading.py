@@ -5,7 +5,7 @@ import pathlib
 
 from research.errors import UserError
 
-# UTF-32's first: in little-endian order it begins as UTF-16's does.
+# UTF-32 first: its little-endian mark starts with that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
