@@ -37,6 +37,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-5
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.3
@@ -53,6 +54,7 @@ def get_config(size="base"):
         "model.context": 128,
         "model.positions": "rotary",
         "model.norm_first": True,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 5e-4,
         "train.epochs": 12.0,
         "train.steps_per_call": 10,

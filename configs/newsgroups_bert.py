@@ -40,6 +40,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-5  # section A.3, as the batch and the epochs
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.3
@@ -57,6 +58,7 @@ def get_config(size="base"):
         "model.positions": "rotary",
         "model.norm_first": True,
         "model.dropout": 0.0,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 2e-3,
         "train.steps_per_call": 10,
     }

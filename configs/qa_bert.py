@@ -32,9 +32,7 @@ def get_config(size="base"):
     config.init_from = config.data.tokenizer = "hf:bert-base-uncased"  # or hf:FOLDER
     config.data.name = "squad/v1.1"
     config.data.max_len = 384
-    config.data.splits.train = "train[:95%]"
-    config.data.splits.validation = "train[95%:]"
-    config.data.splits.test = "validation"
+    config.data.splits = {"train": "train[:95%]", "validation": "train[95%:]", "test": "validation"}
     config.data.batch_size = 32
     config.data.eval_batch_size = 64
     config.model = {"name": "encoder", "head": "span", "dropout": 0.1}
@@ -42,6 +40,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-5
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.3
@@ -63,6 +62,7 @@ def get_config(size="base"):
         "model.context": 128,
         "model.positions": "rotary",
         "model.norm_first": True,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 1e-3,
         "train.epochs": 10.0,
         "train.steps_per_call": 10,

@@ -39,6 +39,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-5  # section 3.1, as the batch, the epoch and the warm-up
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.1
@@ -54,6 +55,7 @@ def get_config(size="base"):
         "model.context": 128,
         "model.positions": "rotary",
         "model.norm_first": True,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 2e-4,
         "optimizer.warmup_epochs": 0.02,
         "train.epochs": 0.2,

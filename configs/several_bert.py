@@ -36,16 +36,15 @@ def get_config(size="base"):
     config.data.splits.test = "test"
     config.model = {"name": "encoder", "head": "several", "dropout": 0.1}
     config.task.name = "several"
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 5e-5
-    config.optimizer.weight_decay = 0.01
+    config.optimizer = {"name": "adamw", "learning_rate": 5e-5, "weight_decay": 0.01}
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.3
     config.train.epochs = 3.0
     config.eval = {"every_epochs": 1.0, "metric": "loss"}  # over the examples of both
     config.log.every_steps = 100
-    own = {"init_from": None, "data.tokenizer": "bert", "model.heads": 4}
+    own = {"init_from": None, "data.tokenizer": "bert", "model.heads": 4, "optimizer.decayed": ("kernel",)}
     cpu = {
         **own,
         "data.vocabulary_size": 4096,

@@ -43,6 +43,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-5  # section A.3, as the batch and the epochs
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.3
@@ -58,6 +59,7 @@ def get_config(size="base"):
         "model.context": 128,
         "model.positions": "rotary",
         "model.norm_first": True,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 2e-3,
         "train.epochs": 1.0,
         "train.steps_per_call": 10,

@@ -35,6 +35,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4
     config.optimizer.weight_decay = 0.01  # section A.2, as the linear decay
+    config.optimizer.decayed = ("kernel", "embedding")  # all but norms and biases, as in BERT's code
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 1.0
@@ -48,6 +49,7 @@ def get_config(size="base"):
         "model.positions": "rotary",
         "model.norm_first": True,
         "model.dropout": 0.0,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 3e-3,
         "train.epochs": 7.0,
         "train.steps_per_call": 10,

@@ -373,6 +373,9 @@ def _check(config):
         leaf = path.rsplit(".", 1)[-1]
         low, high, closed = BOUNDS.get(leaf, (-math.inf, math.inf, True))
         for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and number not in CHOICES.get(leaf, (number,)):
+                known, near = ", ".join(CHOICES[leaf]), nearest(number, CHOICES[leaf])
+                raise UserError(2, f"config.{path}: {number!r} is unknown; known are {known}{near}")
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
             if isinstance(number, int) and high == math.inf and leaf != "memory_limit_bytes":
@@ -380,9 +383,6 @@ def _check(config):
             if number < low or number > high or (number == high and not closed):
                 most = "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
                 raise UserError(2, f"config.{path}: {number} is out of bounds; it must be at least {low}{most}")
-        if value is not None and value not in CHOICES.get(leaf, (value,)):
-            known = ", ".join(CHOICES[leaf])
-            raise UserError(2, f"config.{path}: {value!r} is unknown; known are {known}{nearest(value, CHOICES[leaf])}")
         if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:
             raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
     if "://" in (flat["init_from"] or ""):

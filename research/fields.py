@@ -9,7 +9,7 @@ import typing
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.optimizers import SCHEDULES
+from research.optimizers import ROLES, SCHEDULES
 
 
 class Field(NamedTuple):
@@ -57,6 +57,9 @@ FIELDS = {
     "optimizer.boundary_factors": Field(tuple[float, ...], (), "piecewise: the factor from each boundary on"),
     "optimizer.weight_decay": Field(float, 0.0, "on kernels alone, never on biases and norms"),
     "optimizer.clip_norm": Field(float | None, None, "largest global norm of the gradient"),
+    "optimizer.decayed": Field(
+        tuple[str, ...], ("kernel",), "roles that weight decay shrinks: kernel, embedding, bias or scale"
+    ),
     "optimizer.rules": Field(tuple[str, ...], (), "regex=factor or regex=frozen on parameter paths; the first counts"),
     "train.steps": Field(int | None, None, "length of the run in steps"),
     "train.epochs": Field(float | None, None, "length of the run in epochs"),
@@ -190,6 +193,7 @@ CHOICES = {  # by the leaf's name, too
         "spBLEU-1K",
     ),
     "cell": ("rnn", "lstm", "gru"),
+    "decayed": ROLES,
     "attention": ("none", "additive", "multiplicative"),
 }
 

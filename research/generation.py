@@ -8,11 +8,14 @@ stands beside it. `ids` has the token ids `pad`, `begin` and `end`, as a tokeniz
 it lacks.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from research.randomness import draw
 
 
 class Sampling(NamedTuple):
@@ -133,7 +136,7 @@ def sample(decode, texts, steps, ids, how, *, stop=(), count=None):
             token = jnp.argmax(_penalised(scores, texts.seen, how), axis=-1)
         else:
             keys = jax.vmap(jax.random.fold_in, (0, None))(texts.keys, texts.t)
-            token = jax.vmap(jax.random.categorical)(keys, filtered(scores, texts.seen, how))
+            token = jax.vmap(partial(draw, jax.random.categorical))(keys, filtered(scores, texts.seen, how))
         token = jnp.where(texts.done, ids.pad, token.astype(jnp.int32))
         chosen = jnp.take_along_axis(log_probabilities(logits, ids), token[:, None], axis=1)[:, 0]
         log_probs = log_probs.at[:, i].set(jnp.where(texts.done, 0, chosen))

@@ -5,6 +5,7 @@ Learning rate, weight decay, momentum and betas are only ever used in arithmetic
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -33,7 +34,8 @@ def make_optimizer(settings, arguments, times):
     def learning_rate(step):
         return jnp.asarray(settings["learning_rate"] * factor(step), jnp.float32)
 
-    core = OPTIMIZERS[settings["name"]](learning_rate, settings["weight_decay"], is_decayed, **arguments)
+    decayed = partial(is_decayed, decayed=settings["decayed"])
+    core = OPTIMIZERS[settings["name"]](learning_rate, settings["weight_decay"], decayed, **arguments)
     if settings["clip_norm"] is not None:
         core = optax.chain(optax.clip_by_global_norm(settings["clip_norm"]), core)
     rules = [_parse_rule(rule) for rule in settings["rules"]]
@@ -219,24 +221,29 @@ def muon(
     adam_b1: float = 0.9,
     adam_b2: float = 0.999,
 ):
-    """Jordan et al. 2024: kernels by Muon, as matrices from all their axes but the last to the last; else Adam."""
+    """Jordan et al. 2024: hidden kernels by Muon, as matrices from all their axes but the last to the last; else Adam.
+
+    "Else" are embeddings, biases, scales, and the output layers, as in Jordan's own parameter groups.
+    """
     from optax import contrib
 
     def matrices(params):
         axes = lambda kernel: contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), (kernel.ndim - 1,))
-        return jax.tree.map(lambda role, p: axes(p) if role == "kernel" else None, roles(params), params)
+        hidden = lambda path, role, p: axes(p) if role == "kernel" and not is_output(path) else None
+        return jax.tree_util.tree_map_with_path(hidden, roles(params), params)
 
-    return contrib.muon(
-        rate,
+    core = contrib.muon(
+        1.0,
         ns_steps=ns_steps,
         beta=beta,
-        weight_decay=decay,
-        weight_decay_mask=mask,
         nesterov=nesterov,
         adam_b1=adam_b1,
         adam_b2=adam_b2,
         muon_weight_dimension_numbers=matrices,
     )
+    # Optax's own decay of the parameters that Adam moves has no mask.
+    decayed = optax.add_decayed_weights(decay, mask)
+    return optax.chain(core, optax.scale(-1.0), decayed, optax.scale_by_learning_rate(rate))
 
 
 OPTIMIZERS = {
@@ -279,9 +286,17 @@ def roles(params):
     return jax.tree_util.tree_map_with_path(role, params)
 
 
-def is_decayed(params):
-    """True for kernels; biases, scales of norms and embeddings are not decayed."""
-    return jax.tree.map(lambda role: role == "kernel", roles(params))
+OUTPUT = re.compile(r"(?:^|[/_])(?:head|logits|next)[/_]kernel$")
+
+
+def is_output(path):
+    """Returns whether a kernel, by its key path, gives the model's outputs: head/kernel, PART_head_kernel, ..."""
+    return OUTPUT.search(path_of(path)) is not None
+
+
+def is_decayed(params, decayed=("kernel",)):
+    """Returns for each parameter whether its role is one of `decayed`."""
+    return jax.tree.map(lambda role: role in decayed, roles(params))
 
 
 def rule_factors(params, rules):

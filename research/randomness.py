@@ -5,6 +5,7 @@ from its number alone.
 """
 
 import math
+import os
 import zlib
 from functools import partial
 
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl, threefry_prng_impl
+
+from research.backend import platform
 
 # Of Threefry 2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), of which JAX has twenty rounds.
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
@@ -23,10 +26,10 @@ def _number(purpose):
 
 @partial(jax.jit, static_argnums=(1, 2), inline=True)
 def _bits(key, width, shape):
-    """What jax.random.bits draws with its own keys, to the bit.
+    """Returns the bits that jax.random.bits draws with JAX's own implementation of Threefry.
 
-    On a CPU JAX goes through Threefry's rounds by a loop over arrays; written out they are one operation, fused with
-    what reads it: half the time, and a fifth of the time to compile.
+    On a CPU JAX runs Threefry's rounds as a loop over arrays. Written out they are one operation, fused with its
+    readers: half the time, and a fifth of the time to compile.
     """
     if width != 32 or math.prod(shape) >= 2**32:
         return threefry_prng_impl.random_bits(key, width, shape)
@@ -43,7 +46,7 @@ def _bits(key, width, shape):
     return x ^ y
 
 
-THREEFRY = define_prng_impl(
+_WRITTEN_OUT = define_prng_impl(
     key_shape=threefry_prng_impl.key_shape,
     seed=threefry_prng_impl.seed,
     split=threefry_prng_impl.split,
@@ -54,9 +57,22 @@ THREEFRY = define_prng_impl(
 )
 
 
+def draw(function, key, *arguments, **named):
+    """Returns function(key, ...), for a function that draws arrays from a key, such as jax.random.normal.
+
+    On a CPU the bits are computed by `_bits`; they are the same. No key of that implementation leaves this function, so
+    that all keys elsewhere are JAX's own. RESEARCH_KERNELS=reference draws by JAX everywhere.
+    """
+    own = os.environ.get("RESEARCH_KERNELS") != "reference" and platform() == "cpu"
+    # Without jax_threefry_partitionable, JAX draws other bits than these.
+    if own and jax.config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32":
+        key = jax.random.wrap_key_data(jax.random.key_data(key), impl=_WRITTEN_OUT)
+    return function(key, *arguments, **named)
+
+
 def run_key(seed):
-    """The key of a run: everything drawn on the device is folded from it."""
-    return jax.random.key(seed, impl=THREEFRY)
+    """Returns the key of a run, from which all keys on the device are folded."""
+    return jax.random.key(seed, impl="threefry2x32")  # whatever jax_default_prng_impl is
 
 
 def fold(key, purpose, *numbers):

@@ -10,6 +10,7 @@ import numpy as np
 
 from research import config as configs
 from research import metrics, pictures, sharding
+from research.backend import traced_for
 from research.data import open_dataset
 from research.data.augment import make_augment
 from research.data.batches import absent_parts, labels, open_split, read, train_batches
@@ -69,7 +70,7 @@ def prepare(config, dataset, mesh):
     model, task = build(config, dataset)
     optimizer = make_optimizer(config.optimizer, configs.arguments("optimizer", config), times)
     check_fit(model, task.inputs(dataset, config), config)
-    init = make_init(model, task, dataset, config, optimizer)
+    init = traced_for(mesh, make_init(model, task, dataset, config, optimizer))
     whole = sharding.replicated(mesh)
     with users_code(f"config.model.name: {config.model.name}", __file__):
         abstract = jax.eval_shape(init, run_key(config.seed))
@@ -117,6 +118,11 @@ def check_fit(model, inputs, config):
             f"config.model.name: {config.model.name} takes {', '.join(p.name for p in positional)}, but "
             f"config.task.name {config.task.name} gives {', '.join(inputs)}",
         )
+    if "types" in inputs and getattr(model, "types", 2) < 2:
+        raise UserError(
+            2, f"config.model.types: {model.types}; config.task.name {config.task.name} reads pairs of texts, whose "
+            "second part is of type 1; give 2"
+        )  # fmt: skip
 
 
 def summary(params):
@@ -139,9 +145,11 @@ def _check_task(setup):
     keys = {"dropout": run_key(0), "augment": example_keys(run_key(0), 0, 1)}
     own = {"params": setup.abstract.params, **setup.abstract.model_state, **setup.constants}
     with users_code(f"config.task.name: {name} on config.model.name {setup.config.model.name}", __file__):
-        found = jax.eval_shape(lambda v, b, k: task.loss(setup.model, v, b, k, True), own, batch, keys)
+        loss = traced_for(setup.mesh, lambda v, b, k: task.loss(setup.model, v, b, k, True))
+        found = jax.eval_shape(loss, own, batch, keys)
         given = (variables, batch, eval_keys(np.zeros(1, np.int32)))
-        evaluated = jax.eval_shape(lambda v, b, k: task.evaluate(setup.model, v, b, k), *given)
+        evaluate = traced_for(setup.mesh, lambda v, b, k: task.evaluate(setup.model, v, b, k))
+        evaluated = jax.eval_shape(evaluate, *given)
     if not isinstance(found, tuple) or len(found) != 3:
         raise UserError(
             2, f"config.task.name: {name}: loss gives no terms, metrics, model_state{defined_at(task.loss)}"

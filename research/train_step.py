@@ -16,6 +16,7 @@ import optax
 from jax import lax
 
 from research import sharding
+from research.backend import traced_for
 from research.randomness import fold, fold_each, run_key
 
 
@@ -63,7 +64,7 @@ def make_train_step(model, task, optimizer, settings, mesh):
         settings["train"]["parallel"] == "pmap",
     )
     update = make_update(model, task, optimizer, settings, axis=sharding.AXIS if pmapped else None)
-    function = update if k == 1 else partial(run_steps, update)
+    function = traced_for(mesh, update if k == 1 else partial(run_steps, update))
     batch_axis = 0 if k == 1 else 1
     scalars = (None,) * (1 if k == 1 else 2)  # the key, and the count
     whole, cut = sharding.replicated(mesh), sharding.split(mesh, batch_axis)
@@ -187,7 +188,7 @@ def make_eval_step(model, task, mesh):
 
     specs = {"in_specs": (whole.spec, cut.spec, cut.spec), "out_specs": (whole.spec, cut.spec)}
     function = jax.shard_map(evaluate, mesh=mesh, check_vma=False, **specs)
-    compiled = jax.jit(function, in_shardings=(whole, cut, cut), out_shardings=whole)
+    compiled = jax.jit(traced_for(mesh, function), in_shardings=(whole, cut, cut), out_shardings=whole)
     return lambda variables, *rows: compiled(variables, *sharding.place(rows, cut))
 
 

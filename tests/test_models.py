@@ -142,14 +142,32 @@ def test_convolution_and_its_gradients_equal_xlas(padding, stride, size, channel
         assert_same_numbers(ours, theirs, 1e-12)
 
 
-@pytest.mark.parametrize("size,side", [(2, 8), (2, 7), (3, 8), (1, 4)])
+@pytest.mark.parametrize("size,side", [(2, 8), (2, 7), (3, 8), (1, 4), (12, 13), (17, 17)])
 def test_max_pool_and_its_gradient_equal_xlas_ties_too(size, side):
     x = jnp.asarray(RNG.integers(0, 3, (2, side, side, 3)), jnp.float32)  # many ties
+    x = x.at[0, size - 1, size - 1].set(9.0)  # in the last place of a window
     window = (1, size, size, 1)
     theirs = lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
     weights = jnp.asarray(RNG.normal(size=theirs(x).shape), jnp.float32)
     score = lambda f: jax.value_and_grad(lambda x: (f(x) * weights).sum())(x)
     assert_same_bits(score(lambda x: max_pool(x, size)), score(theirs))
+
+
+def test_a_bfloat16_convolution_rounds_its_sum_once():
+    x, kernel = RNG.normal(size=(2, 9, 9, 16)), RNG.normal(size=(5, 5, 16, 4))
+    x, kernel = (jnp.asarray(value, jnp.bfloat16) for value in (x, kernel))
+    exact = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME")
+    assert np.mean(convolve(x, kernel, 1, "SAME") == exact.astype(jnp.bfloat16)) > 0.99  # 0.4 if rows are rounded
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_float32_whatever_the_model_computes_in(name):
+    if name in ("word_vectors", "glove", "normed"):
+        pytest.skip("it has no dtype")
+    fields, inputs, _ = OF_ROLE[name]
+    model = MODELS[name](**fields, dtype="bfloat16")
+    found = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), **inputs)[0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
 
 
 def test_max_pool_does_not_hide_a_nan():

@@ -10,7 +10,7 @@ from conftest import assert_same_bits, assert_same_numbers, make_config, make_se
 
 from research import config as configs
 from research.errors import UserError
-from research.optimizers import OPTIMIZERS, make_optimizer, make_schedule, roles
+from research.optimizers import OPTIMIZERS, make_optimizer, make_schedule, path_of, roles
 from research.studies.population import NUMBERS
 
 PARAMS = {"layer": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.full((2,), 0.5)}, "norm": {"scale": jnp.ones(2)}}
@@ -110,8 +110,8 @@ def test_every_kernel_of_a_recurrent_model_is_decayed_and_muons(model):
         moved = jax.tree.map(lambda update: bool(np.any(update)), decayed)
         assert moved == jax.tree.map(lambda role: role == "kernel", roles(params))
     (update,) = updates(optimizer(name="muon", learning_rate=1.0), 1, params, params)
-    for role, x in zip(jax.tree.leaves(roles(params)), jax.tree.leaves(update)):
-        if role == "kernel":
+    for (path, role), x in zip(jax.tree_util.tree_leaves_with_path(roles(params)), jax.tree.leaves(update)):
+        if role == "kernel" and path_of(path) not in ("head_kernel", "logits_kernel"):
             assert np.linalg.svd(np.asarray(x).reshape(-1, x.shape[-1]), compute_uv=False).max() < 1.5 * max(
                 1, (x.shape[-1] / np.prod(x.shape[:-1])) ** 0.5
             )
@@ -248,3 +248,29 @@ def test_its_numbers_may_be_arrays_over_which_it_is_vmapped(name):
     for i in range(2):
         alone = three({key: pair[i] for key, pair in values.items()})
         assert_same_numbers(jax.tree.map(lambda x: x[i], found), alone, 1e-5)
+
+
+def test_weight_decay_shrinks_the_roles_that_it_is_told():
+    params = {"embedding": jnp.ones((2, 2)), "head_kernel": jnp.ones((2, 2)), "norm_scale": jnp.ones(2)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    for given, expected in (((), {}), (("kernel",), {"head_kernel"}), (("kernel", "embedding", "scale"), set(params))):
+        (update,) = updates(optimizer(name="adamw", weight_decay=0.1, decayed=given), 1, params, zeros)
+        for name in ("adamw", "muon"):
+            (update,) = updates(optimizer(name=name, weight_decay=0.1, decayed=given), 1, params, zeros)
+            assert {name for name, x in update.items() if np.any(x)} == set(expected)
+
+
+def test_a_role_that_is_unknown_is_refused():
+    with pytest.raises(UserError, match="config.optimizer.decayed: 'kernels' is unknown.*did you mean kernel") as error:
+        optimizer(decayed=("kernels",))
+    assert error.value.code == 2
+
+
+def test_output_layers_and_embeddings_are_not_muons():
+    """Jordan's parameter groups: hidden matrices alone."""
+    names = ("embedding", "head_kernel", "part_head_kernel", "logits_kernel", "next_kernel", "qkv_kernel")
+    params = {name: jnp.diag(jnp.array([1.0, 100.0])) for name in names} | {"head": {"kernel": jnp.eye(2)}}
+    state = optimizer(name="muon").init(params)
+    momenta = [state for state in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "ns_coeffs"))
+               if hasattr(state, "ns_coeffs")]  # fmt: skip
+    assert [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(momenta[0].mu)] == ["qkv_kernel"]

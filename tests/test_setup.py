@@ -69,6 +69,12 @@ def odd(name, change):
     return task
 
 
+def test_pairs_of_texts_want_two_types():
+    with pytest.raises(UserError, match="config.model.types: 1; config.task.name masked_lm reads pairs") as error:
+        make_setup(model__name="encoder", model__types=1)
+    assert error.value.code == 2
+
+
 @pytest.mark.parametrize(
     "name,change,line",
     [

@@ -1,5 +1,6 @@
 """Invariants of the step: the same numbers however a batch is cut, the same bits from the same key."""
 
+import importlib
 from functools import partial
 
 import flax.linen as nn
@@ -10,13 +11,13 @@ import pytest
 from conftest import assert_same_bits, assert_same_numbers, make_setup
 
 from research import config as configs
-from research import sharding
+from research import randomness, sharding
 from research.data.batches import stack, train_batches
 from research.errors import UserError
 from research.models import MODELS
 from research.models.layers import head
 from research.optimizers import make_optimizer
-from research.randomness import fold, fold_each, run_key
+from research.randomness import draw, fold, fold_each, run_key
 from research.tasks import TASKS
 from research.train_step import eval_variables, make_train_step, make_update
 
@@ -148,21 +149,39 @@ def test_k_steps_a_call_equal_k_calls(parallel, devices):
     assert_same_numbers(other, state)
 
 
-def test_what_a_run_draws_is_what_jaxs_own_keys_draw():
-    def draws(key):
+@pytest.mark.parametrize("partitionable", [True, False])
+def test_what_a_run_draws_is_what_jax_draws(partitionable):
+    def draws(key, draw):
         given, each = [fold(key, "some", i) for i in range(8)], fold_each(key, "each", jnp.arange(3))
-        many = [jax.random.normal(given[i], shape) for i, shape in enumerate([(), (1,), (5, 3, 7), (2, 0), (129,)])]
-        widths = [jax.random.bits(given[5], (6, 5), dtype) for dtype in ("uint8", "uint16", "uint32")]
-        more = [jax.random.randint(given[6], (7,), 0, 10), jax.random.permutation(given[7], 8)]
-        apart = jax.vmap(lambda key: jax.random.truncated_normal(key, -2, 2, (4, 5)))(each)
-        return [*many, *widths, *more, jax.random.key_data(jax.random.split(key)), apart]
+        shapes = [(), (1,), (5, 3, 7), (2, 0), (129,)]
+        many = [draw(jax.random.normal, given[i], shape) for i, shape in enumerate(shapes)]
+        widths = [draw(jax.random.bits, given[5], (6, 5), dtype) for dtype in ("uint8", "uint16", "uint32")]
+        more = [draw(jax.random.randint, given[6], (7,), 0, 10), draw(jax.random.permutation, given[7], 8)]
+        apart = jax.vmap(lambda key: draw(jax.random.truncated_normal, key, -2, 2, (4, 5)))(each)
+        return [*many, *widths, *more, apart]
 
-    theirs, ours = jax.random.key(3), run_key(3)
-    assert_same_bits(jax.jit(draws)(ours), jax.jit(draws)(theirs))
-    assert_same_bits(jax.random.uniform(ours, (3, 4)), jax.random.uniform(theirs, (3, 4)))
+    by_jax = lambda function, *arguments: function(*arguments)
+    with jax.threefry_partitionable(partitionable):
+        ours, theirs = (jax.jit(partial(draws, draw=f))(jax.random.key(3)) for f in (draw, by_jax))
+    assert_same_bits(ours, theirs)
     for shape, own in [((2**16, 2**16 - 1), True), ((2**16, 2**16), False)]:  # the counter has 32 bits
-        lowered = jax.jit(partial(jax.random.bits, shape=shape)).lower(ours)  # JAX's own has a loop
+        lowered = jax.jit(partial(draw, jax.random.bits, shape=shape)).lower(run_key(3))  # JAX's own has a loop
         assert own == ("while" not in lowered.as_text())
+
+
+def test_keys_of_a_run_are_jaxs_own_whatever_its_default_is():
+    assert_same_bits(jax.random.key_data(run_key(3)), jax.random.key_data(jax.random.key(3)))
+    both = jnp.where(jnp.arange(2) > 0, fold(run_key(0), "some"), jax.random.key(1))
+    assert both.dtype == jax.random.key(0).dtype
+    with jax.default_prng_impl("rbg"):
+        assert jax.random.key_impl(run_key(3)) == "threefry2x32"
+
+
+def test_keys_and_draws_survive_a_reload_of_the_module():
+    key, before = run_key(3), draw(jax.random.normal, run_key(3), (4,))
+    again = importlib.reload(randomness)
+    assert_same_bits(again.draw(jax.random.normal, key, (4,)), before)
+    assert jnp.stack([key, again.run_key(3)]).dtype == key.dtype
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_another_step():
@@ -270,14 +289,14 @@ def test_bfloat16_computes_and_float32_accumulates():
 
     def loss(model, variables, batch, keys, train):
         terms, metrics, model_state = setup.task.loss(model, variables, batch, keys, train)
-        logits = model.apply(variables, jnp.zeros((1, 8, 8, 1)), train=False)
-        seen["logits"] = logits.dtype
+        jaxpr = jax.make_jaxpr(lambda x: model.apply(variables, x, train=False))(jnp.zeros((1, 8, 8, 1)))
+        seen["logits"], seen["bfloat16"] = jaxpr.out_avals[0].dtype, str(jaxpr).count("bf16")
         return terms, metrics, model_state
 
     state = jax.jit(setup.init)(run_key(0))
     step = make_train_step(setup.model, setup.task._replace(loss=loss), setup.optimizer, setup.config, setup.mesh)
     state, metrics = step(state, {}, batches_of(setup, 1)[0], run_key(0))
-    assert seen["logits"] == jnp.bfloat16
+    assert seen["logits"] == jnp.float32 and seen["bfloat16"] > 5
     floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {jnp.dtype("float32")}
 

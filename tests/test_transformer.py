@@ -14,6 +14,7 @@ from research.errors import UserError
 from research.models import attention, decoder, transformer
 from research.models.attention import QUERIES, attend
 from research.models.decoder import Decoder
+from research.models.encoder import Encoder
 from research.models.layers import product
 from research.models.transformer import gelu, gelu_tanh, layer_norm, rms_norm, rotary, sinusoidal
 from research.optimizers import OPTIMIZERS, is_decayed, make_optimizer, stacked_like, unstacked
@@ -96,10 +97,16 @@ def test_dropout_of_attention_is_of_the_weights_and_has_the_formulas_gradient():
         assert_same_numbers(score(partial(attend, **own)), score(theirs), 1e-12)
 
 
-def test_a_query_that_sees_nothing_gives_no_nan():
-    q, mask = normal(1, 1, 3, 2), jnp.zeros((1, 3))
-    value, gradient = jax.value_and_grad(lambda q: attend(q, q, q, mask=mask).sum())(q)
-    assert np.isfinite(value) and np.isfinite(gradient).all()
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_query_that_sees_nothing_has_no_gradient_and_the_others_keep_theirs(causal):
+    mask = jnp.array([[0, 0, 0], [0, 1, 1]])  # nothing is seen by the first text, and if causal by a first query
+    q, k, v, weight = (normal(2, 1, 3, 2) for _ in range(4))
+    sees = jnp.array([[0, 0, 0], [not causal, 1, 1]])[:, None, :, None]
+    score = lambda weight: lambda *x: (attend(*x, causal=causal, mask=mask) * weight).sum()
+    value, gradient = jax.value_and_grad(score(weight), (0, 1, 2))(q, k, v)
+    assert np.isfinite(value)
+    assert_same_numbers(gradient, jax.grad(score(weight * sees), (0, 1, 2))(q, k, v))
+    assert not np.any(gradient[0] * (1 - sees)) and all(not np.any(x[0]) and np.any(x[1]) for x in gradient)
 
 
 SELF = "plain causal padding_mask causal_and_padding grouped_heads grouped_heads_causal multi_query"
@@ -266,6 +273,7 @@ def test_every_optimizer_moves_stacked_layers_as_it_moves_them_alone(name):
         "schedule": "constant",
         "weight_decay": 0.1,
         "clip_norm": 1.0,
+        "decayed": ("kernel",),
         "rules": rules,
     }
     optimizer = make_optimizer(settings, {}, {"train": 10, "warmup": 0})
@@ -356,6 +364,23 @@ def test_fields_that_do_not_go_together_are_refused(fields, message):
     with pytest.raises(UserError, match=message) as error:
         jax.eval_shape(lambda: Decoder(**{**SMALL, **fields}).init(jax.random.key(0), tokens()))
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize("model", [Decoder, Encoder])
+def test_positions_beyond_the_table_are_refused_and_not_clamped(model):
+    short, x = model(**{**SMALL, "context": 8}), tokens()
+    given = {"positions": jnp.tile(jnp.arange(6), 2)[None]}  # two packed documents of 6 tokens
+    wrong = {"positions": jnp.arange(12)[None]}
+    apply = lambda fields, **own: jax.eval_shape(
+        lambda: short.clone(**fields).init(jax.random.key(0), x, **own)  # constants are known while they are traced
+    )
+    apply({}, **given)
+    for fields in ({"positions": "rotary"}, {"positions": "sinusoidal"}, {"positions": "none"}):
+        apply(fields, **wrong)
+    with pytest.raises(UserError, match="config.model.context: 8 positions; 12 tokens are read; set it to 12 or more"):
+        apply({}, **wrong)
+    with pytest.raises(UserError, match="config.model.context: 8 positions; 12 tokens are read"):
+        jax.eval_shape(lambda given: short.init(jax.random.key(0), x, positions=given), given["positions"])
 
 
 def gpt2_parameters(folder):

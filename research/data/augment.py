@@ -10,7 +10,7 @@ from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
 from research.data.tokenize import BEGIN, END, PAD, UNKNOWN
-from research.randomness import fold
+from research.randomness import draw, fold
 
 SPAN = 3  # mean length of a masked span
 
@@ -102,7 +102,7 @@ def is_word(tokens):
 
 def word_dropout(key, tokens, rate):
     """Each token unknown with probability `rate`. Bowman et al. 2016, section 3.1 (arXiv:1511.06349)."""
-    return jnp.where(is_word(tokens) & jax.random.bernoulli(key, rate, tokens.shape), UNKNOWN, tokens)
+    return jnp.where(is_word(tokens) & draw(jax.random.bernoulli, key, rate, tokens.shape), UNKNOWN, tokens)
 
 
 def span_mask(key, tokens, rate):
@@ -110,7 +110,7 @@ def span_mask(key, tokens, rate):
 
     A token is in a span if one began there, or if one that the token before is in goes on.
     """
-    begin, go_on = jax.random.uniform(key, (2, *tokens.shape))
+    begin, go_on = draw(jax.random.uniform, key, (2, *tokens.shape))
     # In the steady state a share of p + (1 - p) s (1 - 1/SPAN) = s is inside, for a chance p of a beginning.
     chance = rate / SPAN / (1 - rate * (1 - 1 / SPAN))
 
@@ -131,7 +131,7 @@ def swapped_places(key, tokens, rate):
     offset, pairs = jax.random.split(key)
     places = jnp.arange(tokens.shape[0])
     first = (places + jax.random.bernoulli(offset)) % 2 == 0  # whether pairs begin at the even places or the odd
-    chosen = first & jax.random.bernoulli(pairs, rate, tokens.shape) & is_word(tokens)
+    chosen = first & draw(jax.random.bernoulli, pairs, rate, tokens.shape) & is_word(tokens)
     chosen &= jnp.append(is_word(tokens)[1:], False)
     return places + chosen - jnp.append(False, chosen[:-1])
 

@@ -3,12 +3,14 @@
 attention(q, k, v) = softmax(q k^T / sqrt K) v for each head (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from research.backend import platform
 from research.models.layers import drop, materialized
 
 QUERIES = 128  # a block of queries of causal attention, which looks at the keys up to its own end alone
@@ -29,23 +31,49 @@ def attend(q, k, v, *, causal=False, mask=None, segments=None, dropout=0.0, key=
         dtype: what a GPU or TPU computes in; a CPU does in float32 whatever it is, which is no slower there.
 
     Returns:
-        [B, H, T, K], of the dtype of v.
+        [B, H, T, K], of the dtype of v. A query that sees no key gets the mean of v, and no gradient.
     """
-    if jax.default_backend() != "cpu" and key is None:
-        return _fused(q, k, v, causal, mask, segments, dtype)
+    if platform() != "cpu" and key is None:
+        y = _fused(q, k, v, causal, mask, segments, dtype)
+    else:
+        y = _in_blocks(q, k, v, causal, mask, segments, dropout, key, dtype)
+    if mask is None:  # each query sees itself
+        return y
+    visible = _visible(causal, mask, segments, slice(0, q.shape[2]), slice(0, k.shape[2]))[:, 0]
+    return jnp.where(visible.any(axis=-1, keepdims=True), y, lax.stop_gradient(y))
+
+
+def _in_blocks(q, k, v, causal, mask, segments, dropout, key, dtype):
+    """Attention by matrix products, of a block of queries at a time where they are causal. Returns [B, H, T, K]."""
     (B, H, T, K), (G, S) = q.shape, k.shape[1:3]
     q = q.reshape(B, G, H // G, T, K)
     blocks = causal and T == S and T % QUERIES == 0
     size = QUERIES if blocks else T
+
+    def attend_block(core, q, k, v, visible, key):
+        shape = (*q.shape[:-1], k.shape[2])
+        return core(q, k, v, visible, None if key is None else drop(key, jnp.ones(shape, v.dtype), dropout))
+
+    # Off the CPU the backward pass computes weights and dropout again, so that no layer keeps arrays of [T, S].
+    on_cpu = platform() == "cpu"
+    one = partial(attend_block, _core) if on_cpu else jax.checkpoint(partial(attend_block, partial(_formula, dtype)))
     outputs = []
     for start in range(0, T, size):
         rows, seen = slice(start, start + size), slice(0, start + size if blocks else S)
-        kept = None
-        if key is not None:
-            kept = drop(jax.random.fold_in(key, start), jnp.ones((B, G, H // G, size, seen.stop), v.dtype), dropout)
         visible = _visible(causal, mask, segments, rows, seen)
-        outputs.append(_core(q[..., rows, :], k[:, :, seen], v[:, :, seen], visible, kept))
+        own = None if key is None else jax.random.fold_in(key, start)
+        outputs.append(one(q[..., rows, :], k[:, :, seen], v[:, :, seen], visible, own))
     return jnp.concatenate(outputs, axis=3).reshape(B, H, T, -1)
+
+
+def _formula(dtype, q, k, v, visible, kept):
+    """As `_core`, with factors of products rounded to `dtype`; scores, weights and sums are float32."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    scores = jnp.einsum("bgrtk,bgsk->bgrts", q.astype(dtype), k.astype(dtype), preferred_element_type=wide)
+    scores = scores * q.shape[-1] ** -0.5
+    weights = jax.nn.softmax(scores if visible is None else jnp.where(visible, scores, HIDDEN))
+    weights = (weights if kept is None else weights * kept).astype(dtype)
+    return jnp.einsum("bgrts,bgsk->bgrtk", weights, v.astype(dtype), preferred_element_type=wide).astype(v.dtype)
 
 
 @jax.custom_vjp
@@ -152,12 +180,13 @@ def _visible(causal, mask, segments, rows, seen):
 
 
 def _fused(q, k, v, causal, mask, segments, dtype):
-    """By the device's kernel: cuDNN's where it takes these heads, else what XLA makes of it."""
-    kernel = (
-        "cudnn" if jax.default_backend() == "gpu" and dtype == "bfloat16" and q.shape[-1] in (32, 64, 128) else None
-    )
-    visible = _visible(False, mask, segments, slice(0, q.shape[2]), slice(0, k.shape[2]))
-    visible = None if visible is None else visible[:, 0]  # [B, 1, T or 1, S]
+    """Attention by the device's kernel: cuDNN's for the heads that it supports, else XLA's. Returns [B, H, T, K]."""
+    T, S = q.shape[2], k.shape[2]
+    cudnn = platform() == "gpu" and dtype == "bfloat16" and q.shape[-1] in (32, 64, 128)
+    kernel = "cudnn" if cudnn else None
+    visible = _visible(False, mask, segments, slice(0, T), slice(0, S))
+    if visible is not None:  # [B, 1, T, S]: cuDNN does not broadcast over queries
+        visible = jnp.broadcast_to(visible[:, 0], (q.shape[0], 1, T, S))
     heads_last = (jnp.swapaxes(x, 1, 2).astype(dtype) for x in (q, k, v))
     y = jax.nn.dot_product_attention(*heads_last, mask=visible, is_causal=causal, implementation=kernel)
     return jnp.swapaxes(y, 1, 2).astype(v.dtype)

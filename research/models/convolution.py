@@ -4,7 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from research.backend import platform
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 THIN = 8  # channels below which a row of the kernel makes too thin a product: all rows are one
@@ -25,7 +28,7 @@ def convolve(x, kernel, stride, padding):
         padding: "VALID" or "SAME".
     """
     pads = tuple(lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding))
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return _convolve_cpu(x, kernel, stride, pads)
     return _convolve(x, kernel, stride, pads)
 
@@ -40,7 +43,10 @@ def _convolve_cpu(x, kernel, stride, pads):
         return _convolve(x, kernel, stride, pads)
     rows = _rows(x, kernel.shape, stride, pads)
     matrices = kernel.reshape(len(rows), -1, kernel.shape[-1])
-    return sum(jnp.matmul(row, matrix) for row, matrix in zip(rows, matrices))
+    # Rounded once: bfloat16 would otherwise be rounded to after each row of the kernel.
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    products = (jnp.matmul(row, matrix, preferred_element_type=wide) for row, matrix in zip(rows, matrices))
+    return sum(products).astype(x.dtype)
 
 
 def _forward(x, kernel, stride, pads):
@@ -100,11 +106,12 @@ def _pool(x, size):
     b, h, w, c = x.shape
     h, w = h // size, w // size
     windows = x[:, : h * size, : w * size].reshape(b, h, size, w, size, c)
-    best, index = windows[:, :, 0, :, 0], jnp.zeros((b, h, w, c), jnp.int8)
+    places = np.min_scalar_type(size * size - 1)  # 8 bits for windows of up to 16 x 16
+    best, index = windows[:, :, 0, :, 0], jnp.zeros((b, h, w, c), places)
     for place in range(1, size * size):
         value = windows[:, :, place // size, :, place % size]
         better = (value > best) | jnp.isnan(value)
-        best, index = jnp.where(better, value, best), jnp.where(better, jnp.int8(place), index)
+        best, index = jnp.where(better, value, best), jnp.where(better, places.type(place), index)
     return best, index
 
 
@@ -116,7 +123,7 @@ def _pool_forward(x, size):
 def _pool_backward(size, saved, g):
     index, (b, height, width, c) = saved
     _, h, w, _ = g.shape
-    places = jnp.arange(size * size, dtype=jnp.int8).reshape(1, 1, size, 1, size, 1)
+    places = jnp.arange(size * size, dtype=index.dtype).reshape(1, 1, size, 1, size, 1)
     dx = jnp.where(index[:, :, None, :, None] == places, g[:, :, None, :, None], 0).astype(g.dtype)
     dx = dx.reshape(b, h * size, w * size, c)
     return (jnp.pad(dx, ((0, 0), (0, height - h * size), (0, width - w * size), (0, 0))),)

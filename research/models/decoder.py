@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from research.models.attention import Before
 from research.models.layers import drop, is_dropped, product
-from research.models.transformer import NORMS, STD, check, embedded, through_blocks
+from research.models.transformer import NORMAL, NORMS, STD, check, embedded, through_blocks
 
 HEADS = ("tokens", "label", "tags", "span", "none")
 
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
         """
         V, D, L = self.vocabulary, self.width, self.layers
         G = self.heads if self.kv_heads is None else self.kv_heads
-        check(self, G, HEADS, tokens.shape[1] if positions is None else None)
+        check(self, G, HEADS, tokens, positions)
         if positions is None:
             positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]  # [1, T]
         table, x = embedded(self, tokens, positions)
@@ -126,6 +126,6 @@ class Decoder(nn.Module):
         outputs = {"tokens": V, "label": self.classes, "tags": self.classes, "span": 2, "none": None}[self.head]
         if outputs is None:
             return x, None, None, kept
-        kernel = self.param("head_kernel", nn.initializers.normal(STD), (D, outputs), jnp.float32)
+        kernel = self.param("head_kernel", NORMAL, (D, outputs), jnp.float32)
         has_bias = self.head in ("tags", "span")  # as GPT-2's classifiers have it
         return x, kernel, self.param("head_bias", zeros, (outputs,), jnp.float32) if has_bias else None, kept

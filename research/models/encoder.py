@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.layers import drop, embed, is_dropped, product
-from research.models.transformer import ACTIVATIONS, NORMS, STD, check, embedded, through_blocks
+from research.models.transformer import ACTIVATIONS, NORMAL, NORMS, STD, check, embedded, through_blocks
 
 HEADS = {  # a head: what it tells
     "masked": ("masked",),  # a token that is masked, by its place: BERT's masked language model
@@ -73,10 +73,10 @@ class Encoder(nn.Module):
         """
         D, heads = self.width, heads_of(self)
         told = HEADS.get(self.head) or [kind for _, _, kind, _ in heads]
-        check(self, self.heads, HEADS, tokens.shape[1] if positions is None else None)
+        check(self, self.heads, HEADS, tokens, positions)
         if positions is None:
             positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]  # [1, T]
-        normal, zeros = nn.initializers.normal(STD), nn.initializers.zeros
+        zeros = nn.initializers.zeros
         active = is_dropped(self.dropout, train)
         dropout = self.make_rng("dropout") if active else jax.random.key(0)  # where it is not drawn, any key will do
         dropped = lambda x, i: drop(jax.random.fold_in(dropout, self.layers + i), x, self.dropout) if active else x
@@ -86,11 +86,11 @@ class Encoder(nn.Module):
             return NORMS[self.norm](x, scale, self.param(f"{name}_norm_bias", zeros, (D,), jnp.float32), EPSILON)
 
         def weights(name, size):
-            kernel = self.param(f"{name}_kernel", normal, (D, size), jnp.float32)
+            kernel = self.param(f"{name}_kernel", NORMAL, (D, size), jnp.float32)
             return kernel, self.param(f"{name}_bias", zeros, (size,), jnp.float32)
 
         table, x = embedded(self, tokens, positions)
-        parts = self.param("type_embedding", normal, (self.types, D), jnp.float32)
+        parts = self.param("type_embedding", NORMAL, (self.types, D), jnp.float32)
         x = x + embed(parts, jnp.zeros_like(tokens) if types is None else types)
         x = dropped(normalised(x, "embedding"), 0)
         own = {"kv_heads": self.heads, "bias": True, "residual_std": STD, "norm_first": self.norm_first}

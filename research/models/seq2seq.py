@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from research.errors import UserError
-from research.models.layers import HEAD_INIT, Dropout, drop, embed
+from research.models.layers import HEAD_INIT, Dropout, drop, embed, product
 from research.models.rnn import CELLS, Recurrent, step
 from research.randomness import fold
 
@@ -100,7 +100,7 @@ class Seq2Seq(nn.Module):
                 target's (scheduled sampling; Bengio et al. 2015, arXiv:1506.03099).
 
         Returns:
-            float[B, T, V].
+            float32[B, T, V].
         """
         memory, carry = self.encode(source, source_mask, train=train)
         if train and not (isinstance(sampling_rate, (int, float)) and sampling_rate == 0):
@@ -126,7 +126,7 @@ class Seq2Seq(nn.Module):
         return Memory(values, keys, real), Carry(states, fed)
 
     def decode(self, memory, carry, token):
-        """A step of generation: int32[R] -> logits [R, V], attention weights [R, S] (zeros without), Carry.
+        """A step of generation: int32[R] -> logits float32[R, V], attention weights [R, S] (zeros without), Carry.
 
         The R rows are hypotheses, as many for each of the memory's B sources, side by side.
         """
@@ -159,7 +159,7 @@ class Seq2Seq(nn.Module):
 
     def _logits(self, h):
         kernel = self.target_embedding.T if self.tied else self.logits_kernel
-        return h @ kernel.astype(self.dtype) + self.logits_bias.astype(self.dtype).reshape(*[1] * (h.ndim - 1), -1)
+        return product(h, kernel, self.logits_bias, self.dtype)
 
     def _dropper(self, train):
         """drop(place, t, i, x) at step t of a loop, for the i-th of a place; the key is drawn once, outside of it."""

@@ -5,13 +5,16 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from research.errors import UserError, pick
 from research.models.attention import attend, attend_before
 from research.models.layers import drop, embed, is_dropped, materialized, product, wide
+from research.randomness import draw
 
 STD = 0.02  # with which weights begin
+NORMAL = partial(draw, nn.initializers.normal(STD))
 
 
 def rotary(x, positions, base=10_000.0):
@@ -145,7 +148,7 @@ class Block(nn.Module):
 
         def kernel(name, rows, columns, std=STD):
             key = next(drawn)
-            return param(name, lambda shape: std * jax.random.normal(key, shape), rows, columns)
+            return param(name, lambda shape: std * draw(jax.random.normal, key, shape), rows, columns)
 
         bias = lambda name, size: param(name, jnp.zeros, size) if self.bias else None
         normalised = lambda x, name: norm(x, param(f"{name}_scale", jnp.ones, D), bias(f"{name}_bias", D), self.epsilon)
@@ -179,11 +182,10 @@ class Block(nn.Module):
 
 def embedded(module, tokens, positions):
     """The table of a Decoder or an Encoder that is being applied, [V, D], and its tokens and their positions by it."""
-    normal, shape = nn.initializers.normal(STD), (module.vocabulary, module.width)
-    table = module.param("embedding", normal, shape, jnp.float32)
+    table = module.param("embedding", NORMAL, (module.vocabulary, module.width), jnp.float32)
     x = embed(table, tokens)
     if module.positions == "learned":
-        x = x + module.param("position_embedding", normal, (module.context, module.width), jnp.float32)[positions]
+        x = x + module.param("position_embedding", NORMAL, (module.context, module.width), jnp.float32)[positions]
     return table, x + sinusoidal(positions, module.width) if module.positions == "sinusoidal" else x
 
 
@@ -218,12 +220,14 @@ def through_blocks(module, x, positions, seen, dropout, train, before=None, **fi
     return x, kept
 
 
-def check(model, kv_heads, kinds, length):
+def check(model, kv_heads, kinds, tokens, positions):
     """Raises the error of fields of a Decoder or an Encoder that do not go together.
 
     Args:
         kinds: the heads that there are.
-        length: how many tokens are read, by their places; None where positions are given.
+        tokens: int32[B, T].
+        positions: int32[B or 1, T], or None for each token's place in its row. Given ones are in [0, T) as far as this
+            can know while it is traced, as those of packed documents are.
 
     Raises:
         UserError: 2.
@@ -252,5 +256,11 @@ def check(model, kv_heads, kinds, length):
         raise UserError(2, "config.model.head: several wants the parts of a mixture; config.data.name=mixture has some")
     if model.head in ("label", "tags") and model.classes is None:
         raise UserError(2, f"config.model.head: {model.head} wants config.model.classes; the data have none")
-    if length is not None and length > model.context:
-        raise UserError(2, f"config.model.context: {model.context} positions; {length} tokens are read")
+    if positions is not None and model.positions != "learned":  # they have no table that a position could exceed
+        return
+    needed = tokens.shape[1]
+    if positions is not None and not isinstance(positions, jax.core.Tracer):
+        needed = int(np.asarray(positions).max(initial=-1)) + 1
+    if needed > model.context:
+        raise UserError(2, f"config.model.context: {model.context} positions; {needed} tokens are read; set it to "
+                           f"{needed} or more, or config.data.max_len to {model.context}")  # fmt: skip

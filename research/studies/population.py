@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec
 
 from research import config as configs
 from research import loop, manifest, runs, sharding, signals
+from research.backend import traced_for
 from research.data.batches import read
 from research.data.cache import cache_home
 from research.evaluation import accumulate
@@ -259,7 +260,7 @@ def make_step(setup, form):
 
         return lax.map(turn, (state, batch, key, numbers, active))
 
-    return by_vmap if form == "vmap" else by_map
+    return traced_for(setup.mesh, by_vmap if form == "vmap" else by_map)
 
 
 def make_eval_step(setup, form):
@@ -283,7 +284,7 @@ def make_eval_step(setup, form):
     rows = PartitionSpec(None, sharding.AXIS)
     specs = {"in_specs": (*[whole.spec] * 3, cut.spec, cut.spec), "out_specs": (whole.spec, rows)}
     function = jax.shard_map(evaluate, mesh=setup.mesh, check_vma=False, **specs)
-    compiled = jax.jit(function, out_shardings=whole)
+    compiled = jax.jit(traced_for(setup.mesh, function), out_shardings=whole)
     return lambda variables, constants, numbers, *batch: compiled(
         variables, constants, numbers, *sharding.place(batch, cut)
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from research.backend import platform
 from research.errors import UserError
 from research.models.layers import materialized, product
 
@@ -152,7 +153,7 @@ def _cut(kernel, *arrays):
     """[B, T, ...] -> [n, B, T / n, ...] with the least n, a divisor of T, that keeps to LOGITS. Time is cut and not the
     batch, which may lie on several devices."""
     B, T = arrays[0].shape[:2]
-    limit = LOGITS.get(jax.default_backend(), LOGITS_ELSEWHERE)
+    limit = LOGITS.get(platform(), LOGITS_ELSEWHERE)
     wanted = 1 if kernel is None else -(-B * T * kernel.shape[1] // limit)
     n = next(n for n in range(1, T + 1) if T % n == 0 and (n >= wanted or n == T))
     return tuple(jnp.moveaxis(x.reshape(B, n, T // n, *x.shape[2:]), 1, 0) for x in arrays)

@@ -8,7 +8,7 @@ import numpy as np
 
 from research.errors import UserError
 from research.models.layers import product
-from research.randomness import fold
+from research.randomness import draw, fold
 from research.tasks.losses import cross_entropy, is_in_top, masked, token_sums
 from research.tasks.task import Task, apply, read_weights
 
@@ -119,14 +119,14 @@ def mask_tokens(key, tokens, rate, mask, others, ordinary, goes_on):
     T, P = len(tokens), min(len(tokens), math.ceil(rate * len(tokens)))
     may = jnp.asarray(ordinary)[tokens]
     word = jnp.cumsum(~jnp.asarray(goes_on)[tokens])  # of each token its word's number
-    drawn = jax.random.uniform(fold(key, "masked"), (T + 1,))[word]
+    drawn = draw(jax.random.uniform, fold(key, "masked"), (T + 1,))[word]
     _, places = jax.lax.top_k(jnp.where(may, drawn, -1.0), P)  # a word's pieces side by side, the first one first
     told = (jnp.arange(P) < jnp.clip(jnp.round(rate * may.sum()), 1, P)) & may[places]
     here = word[places]
     pieces = ((here[:, None] == word[None]) & may[None]).sum(axis=1)
     told &= pieces == ((here[:, None] == here[None]) & told[None]).sum(axis=1)  # not a part of a word
-    kind = jax.random.uniform(fold(key, "kind"), (P,))
-    other = jnp.asarray(others)[jax.random.randint(fold(key, "token"), (P,), 0, len(others))]
+    kind = draw(jax.random.uniform, fold(key, "kind"), (P,))
+    other = jnp.asarray(others)[draw(jax.random.randint, fold(key, "token"), (P,), 0, len(others))]
     targets = tokens[places]
     becomes = jnp.where(kind < MASKED, mask, jnp.where(kind < MASKED + RANDOM, other, targets))
     read = tokens.at[places].set(jnp.where(told, becomes, targets).astype(tokens.dtype))

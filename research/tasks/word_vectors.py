@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research import randomness
 from research.errors import UserError
 from research.models.windows import STRETCH, around, stretches
 from research.randomness import fold
@@ -182,11 +183,11 @@ def draw(keys, words, keep, noise, share, *, window, shared_negatives):
     room = max(room, window) if parts == 1 else parts * STRETCH
 
     def one(key, words):
-        kept = jax.random.uniform(fold(key, "keep"), (length,)) < jnp.asarray(keep)[words]
+        kept = randomness.draw(jax.random.uniform, fold(key, "keep"), (length,)) < jnp.asarray(keep)[words]
         place = jnp.where(kept, jnp.cumsum(kept) - 1, room)
         left = jnp.zeros(room, jnp.int32).at[place].set(words, mode="drop")
-        reach = jax.random.randint(fold(key, "window"), (room,), 1, window + 1)
-        drawn = jax.random.uniform(fold(key, "noise"), (parts, shared_negatives))
+        reach = randomness.draw(jax.random.randint, fold(key, "window"), (room,), 1, window + 1)
+        drawn = randomness.draw(jax.random.uniform, fold(key, "noise"), (parts, shared_negatives))
         return Draws(left, reach, jnp.searchsorted(jnp.asarray(noise), drawn, side="right").astype(jnp.int32))
 
     return jax.vmap(one)(keys, words)
