@@ -23,16 +23,20 @@ _WRITING = (OSError, ValueError, RuntimeError)  # a full disk is any of these to
 class Checkpoints:
     """The folder checkpoints/ of a run. Each step holds `state` (a TrainState) and `progress` (JSON).
 
+    The best step, once it is not among the newest, holds `evaluation` in place of `state`: the variables that
+    evaluation reads, without moments. No run resumes from it.
+
     `progress` holds a sum of each leaf of the state and one of itself: what is read is what was saved, or an error.
     """
 
     def __init__(self, folder, keep=1):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each step of each save
         self.folder = pathlib.Path(folder).absolute()
-        self.retention = _NewestAndBest(keep)
+        self.retention, self.keep = _NewestAndBest(keep), keep
         options = ocp.CheckpointManagerOptions(preservation_policy=self.retention, enable_async_checkpointing=True)
         # Named here, or a manager that has saved nothing yet cannot tell what a step holds.
-        handlers = {"state": ocp.PyTreeCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+        trees = {name: ocp.PyTreeCheckpointHandler() for name in ("state", "evaluation")}
+        handlers = trees | {"progress": ocp.JsonCheckpointHandler()}
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, step, state, progress):
@@ -55,10 +59,29 @@ class Checkpoints:
             self.manager.wait_until_finished()
             if step in self.manager.all_steps():
                 self.manager.delete(step)
+            self._reduce(progress["best_step"], newest=sorted([*self.steps(), step])[-self.keep :])
             if not self.manager.save(step, args=ocp.args.Composite(**items), force=True):
                 raise UserError(5, f"{self.folder}: step {step} was not saved: a newer one is there")
         except _WRITING as error:
             raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
+
+    def _reduce(self, best, newest):
+        """Leaves of the best step what evaluation reads, unless it is among the newest. The complete state is removed
+        last: a process that is killed here has both."""
+        if best is None or best in newest or not self._is_complete(best):
+            return
+        place = self.folder / str(best)
+        shutil.rmtree(place / "evaluation", ignore_errors=True)
+        try:
+            variables = self._evaluation(best)
+        except UserError as error:  # damaged since it was saved; a resume will say so, too
+            _warn("%s", error)
+            return
+        ocp.PyTreeCheckpointer().save(place / "evaluation", variables)
+        shutil.rmtree(place / "state")
+
+    def _is_complete(self, step):
+        return (self.folder / str(step) / "state").is_dir()
 
     def steps(self):
         return sorted(self.manager.all_steps())
@@ -75,8 +98,8 @@ class Checkpoints:
         Raises:
             UserError: 4, where there are steps and none of them can be read.
         """
-        bad = []
-        for step in reversed(self.steps()):
+        bad, steps = [], self.steps()
+        for step in filter(self._is_complete, reversed(steps)):
             try:
                 progress = self.progress(step)
                 state = self._read(step, abstract, ocp.checkpoint_utils.construct_restore_args(abstract), progress)
@@ -87,8 +110,9 @@ class Checkpoints:
                 _warn("%s; going on from step %d", reason, step)
                 self._set_aside(damaged)
             return step, state, self._with_a_best_that_is_there(step, progress)
-        if bad:
-            raise UserError(4, f"{self.folder}: no step can be trusted: {'; '.join(reason for _, reason in bad)}")
+        if steps:
+            reasons = "; ".join(reason for _, reason in bad) or f"step {steps[-1]} has no state to resume from"
+            raise UserError(4, f"{self.folder}: no step can be trusted: {reasons}")
         return None
 
     def _with_a_best_that_is_there(self, step, progress):
@@ -124,24 +148,28 @@ class Checkpoints:
         Raises:
             UserError: 4.
         """
-        progress = self.progress(step)
+        state = self._evaluation(step, sharding)
+        return state["ema"] if "ema" in state else {"params": state["params"], **state.get("model_state", {})}
+
+    def _evaluation(self, step, sharding=None):
+        """The fields of a step's TrainState that evaluation reads, verified: {"ema"} or {"params", "model_state"}."""
+        progress, item = self.progress(step), "state" if self._is_complete(step) else "evaluation"
         with self._trusted(step):
-            tree = self.manager.item_metadata(step)["state"].tree
-            fields = ("params", "model_state") if tree["ema"] is None else ("ema",)
+            tree = self.manager.item_metadata(step)[item].tree
+            fields = ("params", "model_state") if tree.get("ema") is None else ("ema",)
             shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
             # An empty collection is no leaf: Orbax does not find it in a part.
-            target = {field: jax.tree.map(shape, tree[field]) for field in fields if tree[field]}
+            target = {field: jax.tree.map(shape, tree[field]) for field in fields if tree.get(field)}
         arguments = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), target)
         if sharding is not None:
             arguments = ocp.checkpoint_utils.construct_restore_args(target)
-        state = self._read(step, target, arguments, progress)
-        return state["ema"] if "ema" in state else {"params": state["params"], **state.get("model_state", {})}
+        return self._read(step, target, arguments, progress, item)
 
-    def _read(self, step, target, arguments, progress):
-        """The part of a step's state that `target` asks for, verified."""
+    def _read(self, step, target, arguments, progress, item="state"):
+        """The part of a step's item that `target` asks for, verified."""
         with self._trusted(step):
             restore = ocp.args.PyTreeRestore(target, arguments, partial_restore=isinstance(target, dict))
-            state = self.manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
+            state = self.manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
             for path, found in _sums(state).items():
                 if progress["sums"].get(path) != found:
                     raise ValueError(f"damaged: {path} is not what was saved")

@@ -1,6 +1,7 @@
 """Metrics of a split, each example counted once: what the loop and the scripts evaluate with."""
 
 import collections
+import time
 
 import jax
 import numpy as np
@@ -10,6 +11,15 @@ from research.data.batches import eval_batches
 from research.train_step import make_eval_step
 
 IN_FLIGHT = 8  # dispatches; a deeper queue of collectives deadlocks XLA's CPU devices
+PATIENCE = 2.0  # seconds of dispatched work that a signal waits for, unless two dispatches take longer
+
+
+def depth(seconds):
+    """Returns how many dispatches may be in flight if each takes `seconds`; None if that is not known yet.
+
+    At least two, so that the device never waits for the host.
+    """
+    return 2 if seconds is None else max(2, min(IN_FLIGHT, int(PATIENCE / max(seconds, 1e-9))))
 
 
 def evaluate(setup, variables, role, step=None):
@@ -42,19 +52,26 @@ def accumulate(setup, role, each, *, split=lambda tree: [tree], stop=()):
     parts = setup.mesh.devices.size
     size = -(-min(setup.config.data.eval_batch_size, len(setup.splits[role])) // parts) * parts
     totals, kept, pending = collections.defaultdict(dict), collections.defaultdict(list), collections.deque()
+    fetched, mark, seconds = 0, None, None
 
     def fetch():
+        nonlocal fetched, mark, seconds
         mask, found = pending.popleft()
         for i, (sums, arrays) in enumerate(split(jax.device_get(found))):
             totals[i] = metrics.add(totals[i], sums)
             for name, array in arrays.items():
                 kept[i, name].append(array[mask > 0])
+        if mark is None:  # the first one may have waited for the compiler
+            mark = time.monotonic()
+        else:
+            fetched += 1
+            seconds = (time.monotonic() - mark) / fetched
 
     for examples, batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
         if stop:
             return None
         pending.append((batch["mask"], each(batch, examples)))
-        if len(pending) >= IN_FLIGHT:
+        if len(pending) >= depth(seconds):
             fetch()
     while pending:
         fetch()

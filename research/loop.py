@@ -17,7 +17,7 @@ from research.checkpoint import Checkpoints
 from research.data.batches import make_next_batch, read
 from research.data.order import step_examples
 from research.errors import UserError
-from research.evaluation import IN_FLIGHT, finish
+from research.evaluation import PATIENCE, depth, finish
 from research.log import Log
 from research.program import Evaluate, Place, Read, Step, drive, of_one_run, peak_memory
 from research.randomness import run_key
@@ -111,7 +111,8 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
     lost = runs.cut_rows(folder, progress["step"], progress["due"])
     log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size, label=label)
     try:
-        for line in [*summary(setup.abstract.params), *lost, *absent_classes(setup), *setup.notes(streamed=False)]:
+        notes = [*absent_classes(setup), *manifest.slow_dtype(setup.config, setup.mesh.devices.flat)]
+        for line in [*summary(setup.abstract.params), *lost, *notes, *setup.notes(streamed=False)]:
             log.say(line)
         if restored:
             log.say(f"going on from step {progress['step']} of {folder}")
@@ -195,7 +196,8 @@ def _steps(setup, progress, checkpoints, log, stop, began, together):
             progress["seconds"] = before
             return progress
         boundary = min(_next(step, times["eval"]), _next(step, times["checkpoint"]), times["train"])
-        yield from _to(boundary, setup, progress, next_batch, log, stop, began if step == start else None)
+        first = began if step == start else None
+        yield from _to(boundary, setup, progress, next_batch, log, stop, first, together)
         reached = progress["step"]
         if reached > step:
             progress["due"] = reached % times["eval"] == 0 or reached == times["train"]
@@ -208,10 +210,11 @@ def _evaluate(setup, step, role, variables=None):
     return None if found is None else finish(setup.task, found, f"step {step}, {role}")
 
 
-def _to(boundary, setup, progress, next_batch, log, stop, began):
+def _to(boundary, setup, progress, next_batch, log, stop, began, together):
     """Trains to a step, or to where a signal comes before it, and logs what it fetches.
 
-    `began` is when the process did, where its first step is among these: compiling is no part of the rates.
+    `began` is when the process did, where its first step is among these: compiling is no part of the rates. A run that
+    has its program for itself dispatches no more steps than a signal should wait for; runs that share one keep in step.
     """
     size, every = setup.config.data.batch_size, setup.config.log.every_steps
     step, pending, mark, timed_from = progress["step"], collections.deque(), time.monotonic(), progress["step"]
@@ -225,7 +228,8 @@ def _to(boundary, setup, progress, next_batch, log, stop, began):
 
     while step < boundary and not stop:
         asked = time.monotonic()
-        count, batch = next_batch(boundary - step)
+        most = max(1, int(PATIENCE * log.rate / size)) if together == 1 else boundary
+        count, batch = next_batch(min(boundary - step, most))
         waited = time.monotonic() - asked
         wait = yield Step(step, count, batch)
         pending.append((step, count, wait))
@@ -235,7 +239,7 @@ def _to(boundary, setup, progress, next_batch, log, stop, began):
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
             began, mark, timed_from, waited = None, time.monotonic(), step, 0.0
         progress["wait_seconds"] += waited
-        if len(pending) >= IN_FLIGHT:
+        if len(pending) >= depth(count * size / log.rate if log.rate else None):
             fetch()
     while pending:
         fetch()

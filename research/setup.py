@@ -40,7 +40,8 @@ class Setup(NamedTuple):
     def notes(self, streamed):
         """Returns lines for the log on the data: of the splits that stream, known after the run, or of all else."""
         own = [] if streamed else list(self.dataset.notes)
-        return own + [note for split in self.splits.values() if split.at_hand != streamed for note in split.notes()]
+        own += [note for split in self.splits.values() if split.at_hand != streamed for note in split.notes()]
+        return list(dict.fromkeys(own))  # train and validation may be of one base split
 
 
 def resolve(config, devices=None, tokenizer=None):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -106,7 +107,9 @@ def test_evaluation_reads_the_average_alone_and_never_the_moments(tmp_path, monk
     asked, restore = [], ocp.CheckpointManager.restore
 
     def spy(self, step, args):
-        asked.extend(sorted(args["state"].item) if "state" in args.keys() else [])
+        asked.extend(
+            name for item in ("state", "evaluation") if item in args.keys() for name in sorted(args[item].item)
+        )
         return restore(self, step, args=args)
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", spy)
@@ -114,6 +117,40 @@ def test_evaluation_reads_the_average_alone_and_never_the_moments(tmp_path, monk
     assert asked == ["ema"]
     read_best(tmp_path / "plain")
     assert asked[1:] == ["model_state", "params"]
+
+
+@pytest.mark.parametrize("ema", [0.9, None])
+def test_a_best_step_that_is_not_among_the_newest_keeps_what_evaluation_reads_alone(tmp_path, ema):
+    first = train(tmp_path, optimizer__name="adam", train__ema=ema, checkpoint__keep=1)
+    assert first["best_step"] == 4
+    kept = {path.name: path for path in (tmp_path / "checkpoints").iterdir()}
+    bytes_of = lambda path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert set(kept) == {"4", "12"} and bytes_of(kept["4"]) < 0.6 * bytes_of(kept["12"])
+    assert (kept["4"] / "evaluation").is_dir() and not (kept["4"] / "state").exists()
+    run = runs.load(tmp_path)
+    found = evaluate(prepare_evaluation(run.config, "validation"), run.variables, "validation")
+    assert run.step == 4 and found == pytest.approx(first["metrics"]["validation"], rel=1e-6)
+    (tmp_path / "result.json").unlink()
+    assert train(tmp_path, optimizer__name="adam", train__ema=ema, checkpoint__keep=1)["metrics"] == first["metrics"]
+    shutil.rmtree(kept["12"])  # what is left can be evaluated and not resumed
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(UserError, match="no step can be trusted: step 4 has no state to resume from") as error:
+        train(tmp_path, optimizer__name="adam", train__ema=ema, checkpoint__keep=1)
+    assert error.value.code == 4 and runs.load(tmp_path).step == 4
+
+
+def test_a_process_killed_while_it_reduces_the_best_step_loses_nothing(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        removed = shutil.rmtree
+        patched.setattr(
+            checkpoint.shutil, "rmtree", lambda path, **own: str(path).endswith("/state") or removed(path, **own)
+        )
+        train(tmp_path, checkpoint__keep=1)
+    assert {path.name for path in (tmp_path / "checkpoints" / "4").iterdir()} >= {"state", "evaluation", "progress"}
+    before = runs.load(tmp_path)
+    assert before.step == 4
+    (tmp_path / "result.json").unlink()
+    assert train(tmp_path, checkpoint__keep=1)["best_step"] == 4
 
 
 def test_small_states_and_large_ones_are_saved_and_read_alike(tmp_path, monkeypatch):
@@ -168,7 +205,8 @@ ONE_KERNEL |= {"eval__metric": "loss", "eval__direction": None}
 
 def flip(folder, step):
     """One bit of the largest file of a step's state."""
-    blob = max((folder / "checkpoints" / str(step) / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    place = folder / "checkpoints" / str(step)
+    blob = max([*place.rglob("state/**/d/*"), *place.rglob("evaluation/**/d/*")], key=lambda path: path.stat().st_size)
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
     blob.write_bytes(data)

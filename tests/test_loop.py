@@ -5,17 +5,20 @@ import math
 import os
 import shutil
 import signal
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from conftest import assert_curve_is_whole, assert_same_bits, assert_same_numbers, make_config, make_setup
 
-from research import evaluation, loop, runs
+from research import evaluation, loop, manifest, runs
 from research.checkpoint import Checkpoints
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.log import Log
+from research.program import Step
 from research.randomness import run_key
 from research.setup import prepare, resolve
 from research.tasks import TASKS
@@ -78,6 +81,38 @@ def test_resumed_run_equals_unbroken_run(tmp_path, monkeypatch, parallel, device
     assert (tmp_path / "b" / "metrics.jsonl").read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
     assert resumed["metrics"] == unbroken["metrics"] and resumed["best_step"] == unbroken["best_step"]
     assert_curve_is_whole(tmp_path / "b")
+
+
+@pytest.mark.parametrize("seconds,most,deep", [(2.0, 1, 2), (0.5, 4, 2), (0.01, 5, 8)])
+def test_a_signal_waits_for_no_more_than_two_long_dispatches(tmp_path, monkeypatch, seconds, most, deep):
+    """Of steps that take `seconds` by a clock that goes on with each of them, as far as the device has come."""
+    clock, counts, in_flight = [0.0], [], []
+
+    def through(run, folder, steps):
+        answer, done = None, []
+        while True:
+            try:
+                request = run.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer = yield request
+            if isinstance(request, Step):
+                counts.append(request.count)
+                done.append(False)
+                in_flight.append(done.count(False))
+                answer = partial(waited, answer, done, len(done) - 1, request.count)
+
+    def waited(wait, done, number, count):
+        if not done[number]:
+            clock[0] += seconds * count
+        done[number] = True
+        return wait()
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    config = make_config(train__steps=60, train__steps_per_call=5, eval__every_steps=60)
+    loop.train(config, tmp_path, through=through)
+    assert sum(counts) == 60 and counts[0] == 1
+    assert max(counts) == most and max(in_flight) == deep
 
 
 @pytest.mark.parametrize("at", [("validation", 8), ("validation", 12), ("test", 12)], ids=str)
@@ -471,6 +506,44 @@ def test_result_and_manifest_tell_what_a_later_tool_reads(tmp_path):
     params = runs.load(tmp_path).variables["params"]
     assert result["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
     (start,) = runs.read_json(tmp_path / "manifest.json")
-    assert set(start) == {"command", "commit", "uncommitted", "versions", "machine", "together", "devices", "data"}
+    kept = "command commit uncommitted versions machine gflops together devices data"
+    assert set(start) == set(kept.split())
     assert len(start["data"]["fingerprint"]["train"]) == 64
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    "info,kind",
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu sse4_2 avx avx2 avx512f avx512_bf16\n", "AMD EPYC, AVX-512"),
+        ("model name\t: AMD EPYC\nflags\t\t: fpu sse4_2 avx avx2\n", "AMD EPYC, AVX2"),
+        ("processor\t: 0\nFeatures\t: fp asimd sve\n", "SVE"),
+    ],
+)
+def test_a_machine_is_labelled_by_its_widest_vectors_too(info, kind, monkeypatch):
+    monkeypatch.setattr(manifest.platform, "processor", lambda: "")
+    assert manifest.processor(info) == kind
+
+
+def test_the_rate_of_products_is_in_the_manifest_and_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured, measure = [], manifest._gflops
+    monkeypatch.setattr(manifest, "_gflops", lambda *given: measured.append(given) or measure(*given[:2], 0.01))
+    for _ in range(2):
+        manifest.matmul_gflops.cache_clear()
+        found = manifest.entry({})["gflops"]
+        assert set(found) == {"float32", "bfloat16"} and all(rate > 0.1 for rate in found.values())
+    assert len(measured) == 2  # one of each, and then from the cache
+    manifest.matmul_gflops.cache_clear()
+
+
+def test_bfloat16_on_a_cpu_that_is_slower_at_it_is_said_once(tmp_path, monkeypatch, capsys):
+    rates = {"float32": 390.0, "bfloat16": 150.0}
+    monkeypatch.setattr(manifest, "matmul_gflops", lambda: rates)
+    train(tmp_path / "slow", model__dtype="bfloat16")
+    warning = "config.model.dtype: bfloat16 is slower than float32 on this machine: 150 and 390 GFLOP/s"
+    assert capsys.readouterr().err.count(warning) == 1
+    train(tmp_path / "wide", model__dtype="float32")
+    rates["bfloat16"] = 400.0
+    train(tmp_path / "fast", model__dtype="bfloat16")
+    assert "slower than float32" not in capsys.readouterr().err

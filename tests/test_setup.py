@@ -69,6 +69,12 @@ def odd(name, change):
     return task
 
 
+def test_what_happened_to_a_split_is_reported_once():
+    """Train and validation are of one base split, whose texts are cut alike."""
+    notes = make_setup(model__name="recurrent_classifier", data__max_len=4).notes(streamed=False)
+    assert any("texts cut to 4 tokens" in line for line in notes) and len(notes) == len(set(notes))
+
+
 def test_pairs_of_texts_want_two_types():
     with pytest.raises(UserError, match="config.model.types: 1; config.task.name masked_lm reads pairs") as error:
         make_setup(model__name="encoder", model__types=1)

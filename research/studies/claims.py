@@ -185,6 +185,7 @@ def keep(claim, records, folder=FOLDER):
             "commit": _commit(start := record.starts[-1]),
             "versions": start["versions"],
             "hardware": gather.hardware(start),
+            "gflops": start.get("gflops"),
         }
         for record in sorted(records, key=lambda record: record.seed)
     ]
