@@ -24,8 +24,7 @@ def get_config(size="base"):
     config.data.tokenizer = "characters"
     config.data.max_len = 256
     config.data.batch_size = 64
-    config.data.splits.validation = "validation+test"
-    config.data.splits.test = None
+    config.data.splits = {"train": "train", "validation": "validation+test", "test": None}
     config.model = {
         "name": "decoder",
         "layers": 6,
@@ -42,6 +41,7 @@ def get_config(size="base"):
     config.optimizer.learning_rate = 1e-3
     config.optimizer.b2 = 0.99
     config.optimizer.weight_decay = 0.1
+    config.optimizer.decayed = ("kernel", "embedding")  # all matrices, as there
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
