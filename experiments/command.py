@@ -13,7 +13,7 @@ import warnings
 from absl import flags, logging
 
 from research import config as configs
-from research import runs
+from research import runs, warm_start
 from research.data.cache import cache_home
 from research.data.reading import read_lines
 from research.errors import UserError
@@ -90,20 +90,23 @@ def _interrupted(number, frame):
     os._exit(130)
 
 
-def load_config(parsed, overrides):
+def load_config(parsed, overrides, adopt=True):
     """The config that --config, --config.<path>=<value> and --workdir ask for: (config, file, size).
 
-    A run folder knows its config; given alone, --workdir goes on with it.
+    A run folder knows its config; given alone, --workdir resumes it. The fields of the model that config.init_from
+    determines are those of its source, unless a flag sets them or `adopt` is False.
     """
+    workdir = getattr(parsed, "workdir", None)
     if parsed.config is not None:
         config, file, size = configs.load_file(parsed.config)
-    elif getattr(parsed, "workdir", None) is not None:
-        config = runs.read_config(parsed.workdir)
-        saved = runs.read_saved(parsed.workdir)
+    elif workdir is not None:
+        config = runs.read_config(workdir)
+        saved = runs.read_saved(workdir)
         file, size = saved["file"], saved["size"]
     else:
         raise UserError(2, "--config: needed, as --config=configs/digits_cnn.py")
-    return configs.override(config, overrides), file, size
+    config = configs.override(config, overrides)
+    return warm_start.adopt(config, overrides, workdir) if adopt else config, file, size
 
 
 def load_run(workdir):
@@ -188,7 +191,7 @@ def _overrides(arguments):
 def _help(parser, parsed, overrides):
     print(parser.format_help())
     if hasattr(parsed, "config"):
-        config = load_config(parsed, overrides)[0] if parsed.config else None
+        config = load_config(parsed, overrides, adopt=False)[0] if parsed.config else None
         print(f"fields of the config{f' {parsed.config}' if parsed.config else ', with their defaults'}:")
         print("\n".join(configs.describe(config)))
 

@@ -178,7 +178,7 @@ def make_plan(arguments, overrides, folder):
     names = [name for name in arguments.sweep.split(",") if name]
     limit = math.inf if arguments.yes else sweep.MANY
     points = sweep.points_of(configs.load_names(file), names, arguments.axis, overrides, limit)
-    trials, same = sweep.trials_of(config, points)
+    trials, same = sweep.trials_of(config, points, overrides)
     asked = {"sweep": names, "axis": arguments.axis}
     return schedule.Plan(folder, file, size, config, trials, asked), same
 

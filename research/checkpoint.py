@@ -12,8 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from research.errors import UserError, nearest
-from research.optimizers import stacked_like, unstacked
+from research.errors import UserError
 
 FORMAT = 2  # 1 averaged the parameters alone, and had no sum of its progress
 SMALL = 2**26  # bytes of a state that is saved in half the time as NumPy's arrays, for one more copy in memory
@@ -288,54 +287,3 @@ def _sums(state):
     text = lambda key: str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", ""))))
     name = lambda path: "/".join(map(text, path))
     return {name(path): zlib.crc32(np.ascontiguousarray(leaf)) for path, leaf in leaves}
-
-
-def warm_start(variables, source, prefixes=()):
-    """Takes over other variables where path and shape agree; layers that are stacked go by their own names, as
-    block3/qkv_kernel.
-
-    Args:
-        variables, source: {"params": ..., collection: ...} of the new run, and of the other.
-        prefixes: take only what stands at or below one of these paths; all, if there are none.
-
-    Returns:
-        variables, the paths that matched, and those of the new run that did not, each with the reason.
-
-    Raises:
-        UserError: 2 where nothing matches or a prefix names nothing.
-    """
-    found = {path: value for path, value in _leaves(unstacked(source))}
-    each = unstacked(variables)
-    own = [path.split("/", 1)[1] for path, _ in _leaves(each)]
-    for prefix in prefixes:
-        if not any(_below(path, prefix) for path in own):
-            known = sorted({path.split("/")[0] for path in own})
-            raise UserError(2, f"config.init_from: nothing here is called {prefix}{nearest(prefix, [*known, *own])}")
-    matched, missed, leaves = [], [], []
-    for path, value in _leaves(each):
-        bare = path.split("/", 1)[1]
-        if prefixes and not any(_below(bare, prefix) for prefix in prefixes):
-            reason = "not asked for"
-        elif path not in found:
-            reason = "not there"
-        elif found[path].shape != value.shape:
-            reason = f"shape {found[path].shape} there, {value.shape} here"
-        else:
-            matched.append(path)
-            leaves.append(found[path].astype(value.dtype))
-            continue
-        missed.append(f"{path}: {reason}")
-        leaves.append(value)
-    if not matched:
-        raise UserError(2, f"config.init_from: nothing there matches; {'; '.join(missed[:3])}")
-    taken = jax.tree.unflatten(jax.tree.structure(each), leaves)
-    return stacked_like(taken, variables), matched, missed
-
-
-def _below(path, prefix):
-    """Whether a path is the prefix or below it: Conv_1 is no prefix of Conv_10/kernel."""
-    return f"{path}/".startswith(f"{prefix.rstrip('/')}/")
-
-
-def _leaves(tree):
-    return [("/".join(str(key.key) for key in path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]

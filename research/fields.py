@@ -121,6 +121,7 @@ MEANINGS = {  # of arguments of named things, by the leaf's name, or its path wh
     "tied": "one matrix embeds tokens and gives the logits",
     "dropout": "share of units dropped in training",
     "vocabulary": "filled in from the data",
+    "unused_rows": "rows of the embedding after the vocabulary, as in weights that are padded; never predicted",
     "classes": "filled in from the data",
     "dtype": "to compute in; parameters are float32",
     "label_smoothing": "share of probability spread over all outcomes",

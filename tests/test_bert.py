@@ -208,6 +208,39 @@ def test_without_architectures_the_weights_tell_the_head_with_the_prefix_or_with
     assert_same_bits(others, variables)
 
 
+@pytest.mark.parametrize("lost", ["embeddings.word_embeddings.weight", "cls.predictions.bias"])
+def test_a_tied_weight_may_be_stored_under_either_name(folder, lost):
+    expected = pretrained.load(folder)
+    stored = {"cls.predictions.bias": "cls.predictions.decoder.bias"}.get(lost, "cls.predictions.decoder.weight")
+    change_weights(folder, lambda weights: {stored if n.endswith(lost) else n: x for n, x in weights.items()})
+    model, variables = pretrained.load(folder)
+    assert model == expected[0]
+    assert_same_bits(variables, expected[1])
+
+
+@pytest.mark.parametrize("name,head", [("classifier", "label"), ("ner", "tags"), ("qa", "span"), ("encoder", "pooled")])
+def test_without_architectures_the_weights_of_a_head_tell_it(tmp_path, name, head):
+    shutil.copytree(HF / f"bert-tiny-{name}", tmp_path / "bert", copy_function=shutil.copyfile)
+    (tmp_path / "bert").chmod(0o755)
+    expected = pretrained.load(tmp_path / "bert")
+    change_config(tmp_path / "bert", architectures=None)
+    model, variables = pretrained.load(tmp_path / "bert")
+    assert model == expected[0] and model.head == head
+    assert_same_bits(variables, expected[1])
+
+
+@pytest.mark.parametrize("labels,num,classes", [(None, 3, 3), ({}, 3, 3), ({"0": "a", "1": "b", "2": "c"}, None, 3)])
+def test_classes_are_the_named_labels_or_their_number(tmp_path, labels, num, classes):
+    shutil.copytree(HF / "bert-tiny-classifier", tmp_path / "bert", copy_function=shutil.copyfile)
+    (tmp_path / "bert").chmod(0o755)
+    change_config(tmp_path / "bert", id2label=labels, num_labels=num)
+    assert pretrained.load(tmp_path / "bert")[0].classes == classes
+    change_config(tmp_path / "bert", id2label=None, num_labels=0)
+    with pytest.raises(UserError, match="num_labels: 0; a whole number of at least 1") as error:
+        pretrained.load(tmp_path / "bert")
+    assert error.value.code == 3
+
+
 @pytest.mark.parametrize("head", KINDS)
 def test_transformers_loads_what_is_written_and_says_the_same(head, tmp_path):
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
@@ -417,7 +450,7 @@ def test_a_run_begins_with_hugging_faces_parameters_and_goes_out_as_it_is(tmp_pa
         make_config(**CASE, **own, train__steps=2, eval__every_steps=2), tmp_path / "run", devices=jax.devices()[:1]
     )
     said, (_, variables) = capsys.readouterr().err, pretrained.load(HF / "bert-tiny-pretraining")
-    assert "config.model.head: pretraining there, label here" in said
+    assert "there is no counterpart: head; without use here: masked, next, transform\n" in said
     run = runs.load(tmp_path / "run")
     found = dict(run.variables["params"])
     heads = [found.pop(name) for name in ("head_kernel", "head_bias")]

@@ -167,7 +167,7 @@ def test_names_of_labels_go_out_and_in_and_a_head_of_another_order_is_refused(tm
         run = lambda: loop.train(make_config(**{**case, **start}), tmp_path / "run" / name, devices=jax.devices()[:1])
         if name == "turned":
             message = (
-                "config.init_from: its head tells the classes in another order: positive, negative there, negative"
+                "config.init_from: its head predicts the classes in another order: positive, negative there, negative"
             )
             with pytest.raises(UserError, match=message) as error:
                 run()
@@ -176,7 +176,7 @@ def test_names_of_labels_go_out_and_in_and_a_head_of_another_order_is_refused(tm
         run()
         said = capsys.readouterr().err
         assert "head_kernel" in said
-        assert ("its head told a, b, and is to tell negative, positive" in said) == (name == "other")
+        assert ("its head predicted a, b; the classes here are negative, positive" in said) == (name == "other")
     start["init_from"] = f"hf:{tmp_path / 'turned'}:block0,embedding"  # which takes no head
     loop.train(make_config(**{**case, **start}), tmp_path / "run" / "part", devices=jax.devices()[:1])
     with pytest.raises(UserError, match="3 names of labels; the model has 2 classes") as error:

@@ -465,18 +465,26 @@ def test_warm_start_takes_what_matches_and_lists_the_rest(tmp_path, capsys):
     _, state, _ = final_state(tmp_path / "a", make_config())
     taken = runs.load(tmp_path / "a").variables["params"]
     other = {"model__layers": ("conv4", "pool2", "dense12"), "train__steps": 1, "optimizer__learning_rate": 0.0}
-    train(tmp_path / "b", init_from=str(tmp_path / "a"), **other)
-    said = capsys.readouterr().err
-    assert "Conv_0/kernel" in said and "Dense_0/kernel: shape" in said
+    with pytest.raises(
+        UserError, match=r"config.model.layers: .*'dense12'\), but .*'dense8'\) there.*leave it out"
+    ) as error:
+        train(tmp_path / "b", init_from=str(tmp_path / "a"), **other)
+    assert error.value.code == 2 and not (tmp_path / "b").exists()
+    train(tmp_path / "b", init_from=f"{tmp_path / 'a'}:Conv_0", **other)
+    assert "2 parameters copied\n" in capsys.readouterr().err
     found = runs.load(tmp_path / "b").variables["params"]
     assert_same_bits(found["Conv_0"], taken["Conv_0"])
     train(tmp_path / "c", init_from=f"{tmp_path / 'a'}:head", train__steps=1, optimizer__learning_rate=0.0)
     found = runs.load(tmp_path / "c").variables["params"]
     assert_same_bits(found["head"], taken["head"])
     assert not np.array_equal(found["Conv_0"]["kernel"], taken["Conv_0"]["kernel"])
-    with pytest.raises(UserError, match="nothing here is called nowhere") as error:
-        train(tmp_path / "d", init_from=f"{tmp_path / 'a'}:nowhere", train__steps=1)
-    assert error.value.code == 2 and not (tmp_path / "d").exists()
+    for prefix, fields, message in (
+        ("nowhere", {}, "nothing here is called nowhere"),
+        ("Conv_0,Dense_0", other, r"config.init_from: params/Dense_0/bias: shape \(8,\) there, \(12,\) here"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            train(tmp_path / "d", init_from=f"{tmp_path / 'a'}:{prefix}", **{"train__steps": 1, **fields})
+        assert error.value.code == 2 and not (tmp_path / "d").exists()
 
 
 def test_a_machine_without_git_trains_too(tmp_path, monkeypatch):

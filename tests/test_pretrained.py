@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 from research import pretrained
 from research.data import tokenize, train_tokenizer
 from research.errors import UserError
+from research.generation import Sampling
+from research.inference import continuation
 from research.models.decoder import Decoder
 from research.models.mlp import MLP
 from research.randomness import run_key
@@ -49,6 +51,72 @@ def small(choice=False, **fields):
 
 HEADS = ({}, {"head": "none"}, {"head": "label", "classes": 3}, {"head": "tags", "classes": 4}, {"head": "span"},
          {"tied": False, "activation": "gelu", "hidden": 12}, {"choice": True})  # fmt: skip
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({name: x for name, x in config.items() if x is not ...}))
+
+
+def test_a_tied_embedding_may_be_stored_under_either_name(gpt2):
+    expected = pretrained.load(gpt2)
+    weights = load_file(gpt2 / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("transformer.wte.weight")
+    save_file(weights, gpt2 / "model.safetensors", {"format": "pt"})
+    model, variables = pretrained.load(gpt2)
+    assert model == expected[0]
+    assert_same_bits(variables, expected[1])
+
+
+@pytest.mark.parametrize("fields", [{}, {"head": "label", "classes": 3}, {"head": "tags", "classes": 3},
+                                    {"head": "span"}, {"choice": True}, {"tied": False}])  # fmt: skip
+def test_without_architectures_the_weights_tell_the_head(fields, tmp_path):
+    model, variables = small(**fields)
+    pretrained.save(tmp_path / "gpt2", model, variables)
+    change_config(tmp_path / "gpt2", architectures=None, id2label=..., label2id=..., num_labels=3)
+    again, others = pretrained.load(tmp_path / "gpt2")
+    assert again == model
+    assert_same_bits(others, variables)
+
+
+def pad(folder, rows):
+    """Rows of noise after the vocabulary, as fine-tuned models have that were padded for speed."""
+    weights = load_file(folder / "model.safetensors")
+    table = weights["transformer.wte.weight"]
+    noise = np.full((rows - len(table), table.shape[1]), 3.0, table.dtype)
+    weights["transformer.wte.weight"] = np.concatenate([table, noise])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    change_config(folder, vocab_size=rows)
+
+
+def test_rows_of_a_padded_vocabulary_are_kept_and_never_predicted(gpt2, tmp_path):
+    model, variables = pretrained.load(gpt2)
+    inputs = {"input_ids": np.array([[5, 7, 2]])}
+    expected = np.asarray(pretrained.logits(model, variables, inputs))
+    pad(gpt2, 640)
+    padded, own = pretrained.load(gpt2)
+    assert (padded.vocabulary, padded.unused_rows) == (600, 40)
+    found = np.asarray(pretrained.logits(padded, own, inputs))
+    assert_same_numbers(found[..., :600], expected)
+    assert np.all(found[..., 600:] < -1e29)
+    with pytest.raises(UserError, match=r"input_ids: 600 is outside \[0, 600\)"):
+        pretrained.logits(padded, own, {"input_ids": np.array([[600]])})
+    pretrained.save(tmp_path / "out", padded, own, tokenize.read(gpt2))
+    before, after = (load_file(folder / "model.safetensors") for folder in (gpt2, tmp_path / "out"))
+    assert_same_bits(after["transformer.wte.weight"], before["transformer.wte.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 640
+    assert pretrained.load(tmp_path / "out")[0] == padded
+    row = next(continuation.write(padded, own, [[5, 7]], 4, tokenize.read(gpt2), how=Sampling(temperature=0.0)))
+    again = next(continuation.write(model, variables, [[5, 7]], 4, tokenize.read(gpt2), how=Sampling(temperature=0.0)))
+    assert_same_bits(row, again)
+
+
+def test_a_vocabulary_that_is_padded_to_no_multiple_is_refused(gpt2):
+    pad(gpt2, 602)
+    with pytest.raises(UserError, match="600 tokens; the embedding in .* has 602") as error:
+        pretrained.load(gpt2)
+    assert error.value.code == 3
 
 
 @needs_fixtures
@@ -398,7 +466,9 @@ def test_a_tokenizer_out_of_vocab_and_merges_is_the_same(gpt2):
     assert error.value.code == 3
 
 
-@pytest.mark.parametrize("source", ["hf:./nowhere", "hf:/nowhere", "hf:a/b/c", "hf:", "hf:no-such-model"])
+@pytest.mark.parametrize(
+    "source", ["hf:./nowhere", "hf:/nowhere", "hf:a/b/c", "hf:", "hf:no-such-model", "hf:name@", "hf:@v1"]
+)
 def test_a_folder_that_is_not_there_is_told_with_what_to_put_where(source, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="there is no folder") as error:
@@ -413,14 +483,15 @@ def test_a_name_is_fetched_without_any_pickle(gpt2, monkeypatch):
 
     asked = []
 
-    def fetch(name, allow_patterns, **_):
-        asked.append(name)
+    def fetch(name, revision, allow_patterns, **_):
+        asked.append(name if revision is None else (name, revision))
         assert not any(pattern.endswith((".bin", ".h5", ".msgpack", ".py", "*")) for pattern in allow_patterns)
         return str(gpt2)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert pretrained.load("hf:owner/gpt2")[0].vocabulary == 600 and asked == ["owner/gpt2"]
     assert tokenize.read("hf:gpt2-named").size == 600 and asked[1:] == ["gpt2-named"]
+    assert pretrained.labels("hf:owner/gpt2@v1") == () and asked[2:] == [("owner/gpt2", "v1")]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="huggingface_hub, which would fetch it, is not installed; put its") as error:
         pretrained.load("hf:owner/gpt2")

@@ -165,7 +165,7 @@ WRONG = [  # flags, code, part of the line
     (["--confg=x"], 2, "--confg"),
     (["--config=configs/none.py"], 2, "no file"),
     ([TINY.replace("tiny", "huge")], 2, "known are base, cpu, tiny"),
-    (["--config.init_from=nowhere"], 4, "no checkpoints here"),
+    (["--config.init_from=nowhere"], 2, "config.init_from: nowhere: no run folder"),
     (["--config.init_from=gs://bucket/run"], 2, "config.init_from: gs://bucket/run: a URL"),
     (["--config.train.epochs=1e300"], 2, "config.train.epochs: 1e+300 epochs of 160 are too many steps"),
     (["--config.optimizer.warmup_epochs=1e300"], 2, "config.optimizer.warmup_epochs: 1e+300 epochs"),

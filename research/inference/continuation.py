@@ -91,7 +91,7 @@ def write(model, variables, prompts, steps, ids, *, how=PLAIN, samples=1, seed=0
         keys = [fold_each(run_key(seed), purpose, jnp.arange(samples)) for purpose in purposes]
         texts = texts._replace(keys=jnp.concatenate(keys))
     if how.repetition_penalty != 1:
-        seen = np.zeros((R, ids.size), bool)
+        seen = np.zeros((R, ids.size + getattr(model, "unused_rows", 0)), bool)
         for row, tokens in zip(seen, rows):
             row[tokens] = True
         texts = texts._replace(seen=jnp.asarray(seen))

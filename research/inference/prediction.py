@@ -107,7 +107,7 @@ def top_classes(run, inputs, top):
     inputs, labels = list(inputs), run.spec.labels or run.tokenizer.vocabulary
     found = in_batches(lambda batch: predict(run.variables, batch), [fields for _, fields, _ in inputs])
     for (name, _, label), probabilities in zip(inputs, found):
-        best = np.argsort(-probabilities, kind="stable")[:top]
+        best = np.argsort(-probabilities[: len(labels)], kind="stable")[:top]  # unused rows have no word
         row = {"input": name, "top": [{"class": labels[i], "probability": float(probabilities[i])} for i in best]}
         yield row if label is None else {**row, "label": labels[label]}
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from research.models.attention import Before
 from research.models.layers import drop, is_dropped, product
-from research.models.transformer import NORMAL, NORMS, STD, check, embedded, through_blocks
+from research.models.transformer import NORMAL, NORMS, STD, check, embedded, masked_bias, rows_of, through_blocks
 
 HEADS = ("tokens", "label", "tags", "span", "none")
 
@@ -34,6 +34,7 @@ class Decoder(nn.Module):
         False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers; not for decode
     )
     vocabulary: int | None = None
+    unused_rows: int = 0  # of the table, after the vocabulary: weights are often padded to a multiple of 64
     classes: int | None = None  # of a label or of tags
     dtype: str = "float32"
 
@@ -105,7 +106,7 @@ class Decoder(nn.Module):
         Args:
             before: [Before] by layer, where tokens [R, 1] are the next ones of texts.
         """
-        V, D, L = self.vocabulary, self.width, self.layers
+        V, D, L = rows_of(self), self.width, self.layers
         G = self.heads if self.kv_heads is None else self.kv_heads
         check(self, G, HEADS, tokens, positions)
         if positions is None:
@@ -122,10 +123,11 @@ class Decoder(nn.Module):
         bias = self.param("norm_bias", zeros, (D,), jnp.float32) if self.bias else None
         x = NORMS[self.norm](x, self.param("norm_scale", nn.initializers.ones, (D,), jnp.float32), bias)
         if self.head == "tokens" and self.tied:
-            return x, table.T, None, kept
+            return x, table.T, masked_bias(self, None), kept
         outputs = {"tokens": V, "label": self.classes, "tags": self.classes, "span": 2, "none": None}[self.head]
         if outputs is None:
             return x, None, None, kept
         kernel = self.param("head_kernel", NORMAL, (D, outputs), jnp.float32)
         has_bias = self.head in ("tags", "span")  # as GPT-2's classifiers have it
-        return x, kernel, self.param("head_bias", zeros, (outputs,), jnp.float32) if has_bias else None, kept
+        bias = self.param("head_bias", zeros, (outputs,), jnp.float32) if has_bias else None
+        return x, kernel, masked_bias(self, bias) if self.head == "tokens" else bias, kept

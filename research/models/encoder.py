@@ -5,7 +5,17 @@ import jax
 import jax.numpy as jnp
 
 from research.models.layers import drop, embed, is_dropped, product
-from research.models.transformer import ACTIVATIONS, NORMAL, NORMS, STD, check, embedded, through_blocks
+from research.models.transformer import (
+    ACTIVATIONS,
+    NORMAL,
+    NORMS,
+    STD,
+    check,
+    embedded,
+    masked_bias,
+    rows_of,
+    through_blocks,
+)
 
 HEADS = {  # a head: what it tells
     "masked": ("masked",),  # a token that is masked, by its place: BERT's masked language model
@@ -44,6 +54,7 @@ class Encoder(nn.Module):
     remat: bool = False  # the backward pass computes each block again: memory of one block, a third more time
     scan: bool = False  # layers stacked under nn.scan: one compiled block for all of them, the same numbers
     vocabulary: int | None = None
+    unused_rows: int = 0  # of the table, after the vocabulary: weights are often padded to a multiple of 64
     classes: int | None = None  # of a label or of tags
     parts: tuple[str, ...] = ()  # of head several: NAME:label:CLASSES, NAME:tags:CLASSES or NAME:span:2, a head each
     dtype: str = "float32"
@@ -105,7 +116,8 @@ class Encoder(nn.Module):
         if "masked" in told:
             y = x if places is None else jnp.take_along_axis(x, places[..., None], axis=1)
             y = normalised(ACTIVATIONS[self.activation](product(y, *weights("transform", D), self.dtype)), "transform")
-            found["masked"] = y, table.T, self.param("masked_bias", zeros, (self.vocabulary,), jnp.float32)
+            bias = self.param("masked_bias", zeros, (rows_of(self),), jnp.float32)
+            found["masked"] = y, table.T, masked_bias(self, bias)
         if "next" in told:
             found["next"] = pooled, *weights("next", 2)
         for prefix, name, kind, size in heads:

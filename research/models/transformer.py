@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from research.errors import UserError, pick
-from research.models.attention import attend, attend_before
+from research.models.attention import HIDDEN, attend, attend_before
 from research.models.layers import drop, embed, is_dropped, materialized, product, wide
 from research.randomness import draw
 
@@ -180,9 +180,22 @@ class Block(nn.Module):
         return last(x + dropped(product(y, *out, self.dtype), dropout[2]), "mlp_norm"), kept
 
 
+def rows_of(model):
+    """Returns V, the number of rows of a model's table."""
+    return model.vocabulary + model.unused_rows
+
+
+def masked_bias(model, bias):
+    """Returns float32[V], the bias of the logits of tokens, which hides the rows that no token uses; None for none."""
+    if not model.unused_rows:
+        return bias
+    hidden = np.where(np.arange(rows_of(model)) < model.vocabulary, 0.0, HIDDEN).astype(np.float32)
+    return jnp.asarray(hidden) if bias is None else bias + hidden
+
+
 def embedded(module, tokens, positions):
     """The table of a Decoder or an Encoder that is being applied, [V, D], and its tokens and their positions by it."""
-    table = module.param("embedding", NORMAL, (module.vocabulary, module.width), jnp.float32)
+    table = module.param("embedding", NORMAL, (rows_of(module), module.width), jnp.float32)
     x = embed(table, tokens)
     if module.positions == "learned":
         x = x + module.param("position_embedding", NORMAL, (module.context, module.width), jnp.float32)[positions]

@@ -5,4 +5,4 @@ logits = pretrained.logits(model, variables, {"input_ids": ids, "attention_mask"
 pretrained.save("mine", model, variables, tokenizer)
 """
 
-from research.pretrained.huggingface import labels, load, logits, save  # noqa: F401
+from research.pretrained.huggingface import labels, load, logits, read_model, save  # noqa: F401

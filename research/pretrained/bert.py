@@ -79,7 +79,10 @@ def model_of(config, names, path):
     has = lambda own: any(name in names for name in own.values())
     pooled = any(name.removeprefix(PREFIX) in POOLER.values() for name in names)
     heads = {kind: head for head, (kind, _) in KINDS.items()}
-    default = "pretraining" if has(NEXT) else "masked" if has(MASKED) else "none"
+    pretraining = {(True, True): "pretraining", (True, False): "masked", (False, True): "next"}
+    default = pretraining.get((has(MASKED), has(NEXT)), "none")
+    if has(SPAN) or has(CLASSIFIER):  # of a text by its pooler, or of each token
+        default = "span" if has(SPAN) else "label" if pooled else "tags"
     head = heads[layout.architecture(config, KINDS[default][0], heads, path)]
     if head == "masked" and pooled and has(NEXT):
         head = "pretraining"
@@ -97,7 +100,7 @@ def model_of(config, names, path):
         dropout=layout.rate(config, "hidden_dropout_prob", 0.1, path),
         vocabulary=layout.whole(config, "vocab_size", path),
         head=head,
-        classes=layout.classes_of(config) if head in ("label", "tags") else None,
+        classes=layout.classes_of(config, path) if head in ("label", "tags") else None,
     )
 
 
@@ -159,7 +162,7 @@ def config_of(model, variables):
         "architectures": [KINDS[model.head][0]],
         "model_type": "bert",
         "dtype": "float32",
-        "vocab_size": model.vocabulary,
+        "vocab_size": model.vocabulary + model.unused_rows,
         "max_position_embeddings": model.context,
         "type_vocab_size": model.types,
         "hidden_size": model.width,

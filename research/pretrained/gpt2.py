@@ -63,7 +63,7 @@ def model_of(config, names, path):
     """
     layout.check_fixed(config, FIXED, path)
     kinds = {**{kind: head for head, (kind, *_) in HEADS.items()}, TWO_HEADS: "tokens"}
-    head = kinds[layout.architecture(config, HEADS["tokens"][0], kinds, path)]
+    head = kinds[_architecture(config, names, path)]
     width, heads = layout.divided(config, "n_embd", "n_head", path)
     return Decoder(
         layers=layout.whole(config, "n_layer", path),
@@ -76,8 +76,15 @@ def model_of(config, names, path):
         dropout=layout.rate(config, "resid_pdrop", 0.1, path),
         vocabulary=layout.whole(config, "vocab_size", path),
         head=head,
-        classes=layout.classes_of(config) if head in ("label", "tags") else None,
+        classes=layout.classes_of(config, path) if head in ("label", "tags") else None,
     )
+
+
+def _architecture(config, names, path):
+    """Returns the class of a folder: the one that its config.json names, else the one that its weights are of."""
+    own = {TWO_HEADS: CHOICE["kernel"], **{kind: weight for kind, weight, _ in HEADS.values()}}
+    default = next((kind for kind, weight in own.items() if weight in names), HEADS["tokens"][0])
+    return layout.architecture(config, default, list(own), path)
 
 
 def _places(model, two_heads, prefix):
@@ -108,7 +115,7 @@ def variables_of(model, config, weights, path):
     """
     layout.check_layers(model.layers, len(BLOCK), weights, path)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in weights) else ""
-    places = _places(model, config.get("architectures") == [TWO_HEADS], prefix)
+    places = _places(model, _architecture(config, weights, path) == TWO_HEADS, prefix)
     shapes = layout.shapes_of(model) | {("choice", "kernel"): (model.width, 1), ("choice", "bias"): (1,)}
     tied = {"lm_head.weight": f"{prefix}wte.weight"} if model.head == "tokens" and model.tied else {}
     spare = [name for name in weights if BUFFERS.fullmatch(name.removeprefix(prefix))]
@@ -116,7 +123,7 @@ def variables_of(model, config, weights, path):
 
 
 def config_of(model, variables):
-    """config.json of a Decoder with these variables.
+    """Returns the config.json of a Decoder with these variables.
 
     Raises:
         UserError: 2, for one that is no GPT-2, naming the field.
@@ -128,7 +135,7 @@ def config_of(model, variables):
         "architectures": [TWO_HEADS if "choice" in variables else HEADS[model.head][0]],
         "model_type": "gpt2",
         "dtype": "float32",
-        "vocab_size": model.vocabulary,
+        "vocab_size": model.vocabulary + model.unused_rows,
         "n_positions": model.context,
         "n_embd": model.width,
         "n_layer": model.layers,

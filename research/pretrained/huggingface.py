@@ -10,10 +10,14 @@ from research.pretrained.folder import read_json, read_weights, write
 
 LAYOUTS = {"bert": bert, "gpt2": gpt2}  # config.json's model_type: what it is here
 MODELS = {Decoder: gpt2, Encoder: bert}
+PADDED_TO = 8  # a multiple of which a padded vocabulary is
 
 
 def load(folder):
-    """A model and its variables, float32, out of a folder; the widths, heads and so on are those of its config.json.
+    """Reads a model and its variables, float32, from a folder; its config.json gives the widths, heads and so on.
+
+    The embedding may have more rows than the tokenizer has tokens, padded to a multiple of 8 (often of 64 or 128). The
+    model then has `unused_rows`: they are kept and written back, but never predicted.
 
     Args:
         folder: its path, or hf:FOLDER_OR_NAME.
@@ -21,7 +25,16 @@ def load(folder):
     Raises:
         UserError: 3, for what is missing, damaged, hostile or does not go together; with the file and the fault.
     """
-    folder = hub.find(str(folder), "pretrained.load")
+    model, variables = _read(hub.find(str(folder), "pretrained.load"), True)
+    return model, variables
+
+
+def read_model(folder):
+    """Reads the model of a folder; of the weights only their names and shapes. Args, errors: as for `load`."""
+    return _read(hub.find(str(folder), "pretrained.read_model"), False)[0]
+
+
+def _read(folder, with_variables):
     path = folder / "config.json"
     config = read_json(path)
     kind = config.get("model_type")
@@ -29,10 +42,12 @@ def load(folder):
         raise UserError(3, f"{path}: model_type: {kind!r}; known are {', '.join(LAYOUTS)}")
     weights, source = read_weights(folder)
     model = LAYOUTS[kind].model_of(config, weights, path)
-    variables = LAYOUTS[kind].variables_of(model, config, weights, source)
+    variables = LAYOUTS[kind].variables_of(model, config, weights, source) if with_variables else None
     file = tokenize.file_of(folder)
-    if file is not None and (size := tokenize.read(file).size) != model.vocabulary:
-        raise UserError(3, f"{file}: {size} tokens; the embedding in {source} has {model.vocabulary}")
+    if file is not None and (size := tokenize.read(file).size) != (rows := model.vocabulary):
+        if size > rows or rows % PADDED_TO:
+            raise UserError(3, f"{file}: {size} tokens; the embedding in {source} has {rows}")
+        model = model.clone(vocabulary=size, unused_rows=rows - size)
     return model, variables
 
 

@@ -81,10 +81,12 @@ def architecture(config, default, known, path):
     return named[0]
 
 
-def classes_of(config):
-    """How many labels there are."""
+def classes_of(config, path):
+    """Returns the number of labels: of the named ones, else `num_labels`, else transformers' default; see `whole`."""
     labels = config.get("id2label")
-    return len(labels) if isinstance(labels, dict) and labels else 2  # transformers' default
+    if isinstance(labels, dict) and labels:
+        return len(labels)
+    return 2 if config.get("num_labels") is None else whole(config, "num_labels", path)
 
 
 def default_labels(classes):
@@ -122,7 +124,7 @@ def read(places, shapes, weights, path, tied, spare):
         shapes: {a variable's path: its shape}.
         weights: {name: array}.
         path: of the file that an error names.
-        tied: {a name: another}, of the same numbers where both are there.
+        tied: {a name: another}, of the same numbers where both are there; either of them may be missing.
         spare: names of what is not read.
 
     Raises:
@@ -131,6 +133,8 @@ def read(places, shapes, weights, path, tied, spare):
     there, wanted = set(weights) - set(spare), [name for weight in places.values() for name in weight.names]
     for name, other in tied.items():
         if name in there and name not in wanted:
+            if other not in there:
+                weights, there = {**weights, other: weights[name]}, there | {other}
             if not np.array_equal(weights[name], weights.get(other)):
                 raise UserError(3, f"{path}: {name} is not {other}, to which it is tied")
             there.remove(name)

@@ -8,6 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from research import config as configs
+from research import warm_start
 from research.errors import UserError, pick, users_code
 from research.fields import brief, split, text_of
 from research.randomness import generator
@@ -156,15 +157,20 @@ class Trial(NamedTuple):
     steps: int | None = None  # of the run, once its data are known
 
 
-def trials_of(config, points):
+def trials_of(config, points, given=()):
     """The trials of a sweep, and how many points were left out since another one has the same config.
+
+    Args:
+        config: complete.
+        points: {path: value} each.
+        given: paths that --config.<path> has set; see warm_start.adopt.
 
     Raises:
         UserError: 2, for a path that is not in the config or a value of the wrong type.
     """
     found, paths = {}, _paths(points)
     for point in points:
-        complete = configs.override(config, point)
+        complete = warm_start.adopt(configs.override(config, point), {*given, *point})
         overrides = {path: configs.value(complete, path) for path in paths if path in point}
         text = json.dumps(configs.to_json(complete), sort_keys=True)
         found.setdefault(text, Trial(_name(overrides, paths), overrides, complete))

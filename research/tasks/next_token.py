@@ -43,7 +43,7 @@ def next_token(spec):
             return (logits, None, None), model_state
         (x, kernel, bias), model_state = apply(model, variables, *given, method="features", **training)
         check_shape(x, (*batch["targets"].shape, kernel.shape[0]), "next_token")
-        check_shape(kernel, (kernel.shape[0], spec.vocabulary), "next_token")
+        check_shape(kernel, (kernel.shape[0], spec.vocabulary + getattr(model, "unused_rows", 0)), "next_token")
         return (x, kernel, bias), model_state
 
     def sums(model, head, batch):
