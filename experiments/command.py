@@ -14,9 +14,11 @@ from absl import flags, logging
 
 from research import config as configs
 from research import runs, warm_start
+from research.data import hub
 from research.data.cache import cache_home
 from research.data.reading import read_lines
 from research.errors import UserError
+from research.inference import folder_run
 
 REPORT = "error: not foreseen; unless code of your own is in the lines above, please report them as an issue"
 
@@ -109,9 +111,17 @@ def load_config(parsed, overrides, adopt=True):
     return warm_start.adopt(config, overrides, workdir) if adopt else config, file, size
 
 
-def load_run(workdir):
-    """The run of --workdir; says so where it is not finished."""
-    run = runs.load(required(workdir, "--workdir"))
+def load_run(workdir, overrides=(), *, needs_data=False, paired=False):
+    """Returns the run of --workdir, a run folder or hf:FOLDER_OR_NAME; says so if it is not finished.
+
+    Args:
+        overrides: of the config; only a folder of Hugging Face's takes some, of its data.
+        needs_data, paired: see folder_run.load.
+    """
+    if required(workdir, "--workdir").startswith(hub.PREFIX):
+        return folder_run.load(workdir, dict(overrides), needs_data=needs_data, paired=paired)
+    no_overrides(overrides)
+    run = runs.load(workdir)
     if (run.result or {}).get("status") != "finished":
         print(f"{run.folder}: not finished; this is its checkpoint of step {run.step}", file=sys.stderr)
     return run

@@ -2,6 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/digits_cnn --split=test
 python -m experiments.evaluate --workdir=runs/digits_cnn --split='train[:100]' --output=metrics.json
+python -m experiments.evaluate --workdir=hf:mine/sst2_bert --config.data.name=glue/sst2 --split=validation
 """
 
 import pathlib
@@ -13,7 +14,7 @@ from research.setup import prepare_evaluation
 
 
 def make_parser():
-    parser = command.parser(__doc__, workdir="the run folder")
+    parser = command.parser(__doc__, workdir="the run folder, or hf:FOLDER_OR_NAME")
     parser.add_argument(
         "--split", default="validation", help="train, validation or test as the run has them, or a split string"
     )
@@ -22,13 +23,12 @@ def make_parser():
 
 
 def main(arguments, overrides):
-    command.no_overrides(overrides)
     command.check_output(arguments.output, "--output")
-    run = command.load_run(arguments.workdir)
+    run = command.load_run(arguments.workdir, overrides, needs_data=True)
     setup = prepare_evaluation(run.config, arguments.split, run.tokenizer)
     runs.check_data(run.folder, setup.dataset, [setup.splits[arguments.split].text])
     metrics = evaluate(setup, run.variables, arguments.split, step=run.step)
-    print(f"checkpoint of step {run.step}")
+    print(f"weights of {run.folder}" if run.step is None else f"checkpoint of step {run.step}")
     for name, value in metrics.items():
         print(f"{arguments.split} {name} {value:.4f}")
     if arguments.output:

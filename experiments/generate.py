@@ -5,6 +5,7 @@
     python -m experiments.generate --workdir=runs/stdlib_gpt --prompt="class " --temperature=0 --stop="class"
     python -m experiments.generate --workdir=runs/stdlib_gpt --prompt="return " --tokens=10 --beam_size=4
     python -m experiments.generate --workdir=runs/stdlib_gpt --file=prompts.txt --output=texts.jsonl
+    python -m experiments.generate --workdir=hf:gpt2 --prompt="The war"
 
 stdout is the text, prompt first, as it is written; of several the foremost, each behind a line that numbers it. A text
 follows from seed, prompt and its number among the samples, whatever is written beside it, and ends by the end of a
@@ -25,7 +26,7 @@ from research.inference import continuation
 
 
 def make_parser():
-    parser = command.parser(__doc__, workdir="the run folder")
+    parser = command.parser(__doc__, workdir="the run folder, or hf:FOLDER_OR_NAME")
     parser.add_argument("--prompt", metavar="TEXT", help="what the text begins with")
     parser.add_argument("--file", metavar="FILE", help="a file with a prompt a line")
     parser.add_argument("--long_prompt", choices=("refuse", "cut"), default="refuse",
@@ -69,14 +70,13 @@ RANGES = {  # flag: what it must be, and in words
 
 
 def main(arguments, overrides):
-    command.no_overrides(overrides)
     workdir = command.required(arguments.workdir, "--workdir")
     for flag, (holds, words) in RANGES.items():
         if not holds(getattr(arguments, flag)):
             raise UserError(2, f"--{flag}: {getattr(arguments, flag)}; it must be {words}")
     command.check_output(arguments.output, "--output")
     prompts, names = command.texts(arguments.prompt, arguments.file, "--prompt")
-    run = command.load_run(workdir)
+    run = command.load_run(workdir, overrides)
     continuation.ready(run)
     rows = continuation.encode(run, prompts, names, cut=arguments.long_prompt == "cut")
     texts, began, first = {}, time.perf_counter(), None

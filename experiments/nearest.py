@@ -6,6 +6,7 @@ vectors of sentences: their neighbours among the lines of a file.
     python -m experiments.nearest --workdir=runs/text_word2vec --export=vectors.bin --picture=words.png
     python -m experiments.nearest --vectors=vectors.bin town war game --picture=three.png
     python -m experiments.nearest --workdir=runs/sentences_bert --sentences=lines.txt "The war ended in spring ."
+    python -m experiments.nearest --workdir=hf:sentence-transformers/all-MiniLM-L6-v2 --sentences=lines.txt "the war"
 
 Vectors are those of a run's best checkpoint, or of a file in word2vec's formats (binary where its name ends in .bin,
 else text), as gensim reads and writes them. An analogy is a sum of words, or three words: "man king woman" asks for
@@ -24,7 +25,7 @@ PICTURED = 100  # words of a picture for which none are given: the most frequent
 
 
 def make_parser():
-    parser = command.parser(__doc__, workdir="the run folder")
+    parser = command.parser(__doc__, workdir="the run folder, or hf:FOLDER_OR_NAME")
     parser.add_argument("words", nargs="*", metavar="WORD", help="words, or sentences, whose neighbours are shown")
     parser.add_argument("--sentences", metavar="FILE", help="sentences, one a line, whose neighbours are looked for")
     parser.add_argument("--vectors", metavar="FILE", help="a file in word2vec's text or binary (.bin) format")
@@ -38,7 +39,6 @@ def make_parser():
 
 
 def main(arguments, overrides):
-    command.no_overrides(overrides)
     if (arguments.workdir is None) == (arguments.vectors is None):
         raise UserError(2, "give --workdir, or --vectors, and not both")
     command.check_output(arguments.picture, "--picture", ".png")
@@ -53,8 +53,9 @@ def main(arguments, overrides):
     source = arguments.workdir or arguments.vectors
     words, asked_alone = [command.as_text(word) for word in arguments.words], []
     if arguments.sentences:
-        vectors, asked_alone = of_sentences(arguments, words)
+        vectors, asked_alone = of_sentences(arguments, overrides, words)
     else:
+        command.no_overrides(overrides)
         vectors = of_run(source) if arguments.workdir else word_vectors.read(source)
     for word in words:
         show(word, similarity.neighbours(vectors, [word], top=arguments.top, left_out=asked_alone))
@@ -86,7 +87,7 @@ def of_run(folder):
     return word_vectors.Vectors(tuple(ids.vocabulary[i] for i in kept), matrix[kept])
 
 
-def of_sentences(arguments, asked):
+def of_sentences(arguments, overrides, asked):
     """The vectors of the lines of a file and of the sentences asked about, and which of these are no line.
 
     Raises:
@@ -98,7 +99,9 @@ def of_sentences(arguments, asked):
     found = zip(*command.texts(None, arguments.sentences, "--sentences"))
     lines = {line: place for line, place in found if line.strip()}  # each once
     named = dict.fromkeys(asked, "the sentence asked about") | lines
-    matrix = similarity.sentence_vectors(command.load_run(arguments.workdir), list(named), list(named.values()))
+    matrix = similarity.sentence_vectors(
+        command.load_run(arguments.workdir, overrides), list(named), list(named.values())
+    )
     return word_vectors.Vectors(tuple(named), matrix), [text for text in asked if text not in lines]
 
 

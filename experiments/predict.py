@@ -7,10 +7,12 @@ words for a [MASK] in a text; the tag of each word; or the stretches of a text t
     python -m experiments.predict --workdir=runs/wikitext_bert --text="the war ended in [MASK] ." --top=5
     python -m experiments.predict --workdir=runs/ner_bert --text="Anna met Bert in New York ."
     python -m experiments.predict --workdir=runs/qa_bert --question="Who met Bert?" --text="Anna met Bert in New York ."
+    python -m experiments.predict --workdir=hf:mine/sst2_bert --text="a gripping film"
 
 Images are brought to the size and the channels that the model was trained on. stdout is a table; --output gets one JSON
 object a line, with unrounded probabilities. A run that classifies pairs of texts wants --text and --second, one on a
-mixture of data sets --part, the name of one of them.
+mixture of data sets --part, the name of one of them. A folder in Hugging Face's layout is a run whose data set, for
+--split, is given as --config.data.name=glue/sst2.
 """
 
 import json
@@ -23,7 +25,7 @@ from research.inference.part import part_of
 
 
 def make_parser():
-    parser = command.parser(__doc__, workdir="the run folder")
+    parser = command.parser(__doc__, workdir="the run folder, or hf:FOLDER_OR_NAME")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
     parser.add_argument("--text", help="a text, for a run that classifies text, tags words, tells a [MASK] or answers")
     parser.add_argument("--question", help="what is asked of --text, for a run that answers")
@@ -36,7 +38,6 @@ def make_parser():
 
 
 def main(arguments, overrides):
-    command.no_overrides(overrides)
     workdir = command.required(arguments.workdir, "--workdir")
     if sum((bool(arguments.images), arguments.text is not None, bool(arguments.split))) != 1:
         raise UserError(2, "give image files, or --text, or --split, and one of them alone")
@@ -46,9 +47,9 @@ def main(arguments, overrides):
     command.check_output(arguments.output, "--output")
     if arguments.top < 1:
         raise UserError(2, f"--top: {arguments.top}: at least 1")
-    spec = runs.read_spec(workdir)
-    images = prediction.read_images(arguments.images, spec) if arguments.images else None
-    run = command.load_run(workdir)
+    images = prediction.read_images(arguments.images, runs.read_spec(workdir)) if arguments.images else None
+    own = {"needs_data": bool(arguments.split), "paired": arguments.second is not None}
+    run = command.load_run(workdir, overrides, **own)
     if run.spec.parts or arguments.part is not None:
         run = part_of(run, command.required(arguments.part, "--part"))
     rows = list(predictions(run, images, arguments))

@@ -8,10 +8,16 @@ import shutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 from conftest import ROOT, SHARED, run_script
 
-from research import runs
+from research import pretrained, runs
+from research.data import train_tokenizer
+from research.models.decoder import Decoder
+from research.models.encoder import Encoder
+from research.randomness import run_key
 from research.studies import results
 
 README = (ROOT / "README.md").read_text()
@@ -42,11 +48,36 @@ def scratch(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def small_models(tmp_path_factory):
+    """Small models under the names of published ones that commands take: a classifier, a GPT-2, a sentence encoder."""
+    texts = ["a gripping film , and the war ended in spring ."] * 4
+    words, letters = (train_tokenizer.train(texts, kind, 400) for kind in ("bert", "bpe"))
+    small = {"layers": 1, "heads": 2, "width": 16}
+    kinds = {
+        "mine/sst2_bert": (Encoder(**small, head="label", classes=2, vocabulary=words.size), words),
+        "gpt2": (Decoder(**small, vocabulary=letters.size), letters),
+        "sentence-transformers/all-MiniLM-L6-v2": (Encoder(**small, head="none", vocabulary=words.size), words),
+    }
+    folder = tmp_path_factory.mktemp("published")
+    for name, (model, tokenizer) in kinds.items():
+        variables = jax.jit(model.init)(run_key(0), jnp.zeros((1, 4), jnp.int32))
+        pretrained.save(folder / name, model, variables, tokenizer)
+    (folder / name / "1_Pooling").mkdir()
+    (folder / name / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return folder
+
+
+@pytest.fixture
+def published(scratch, small_models):
+    shutil.copytree(small_models, scratch, dirs_exist_ok=True)
+
+
 def before_adding(text):
     return text.partition("## Adding your own")[0]
 
 
-def test_every_command_of_the_readme_runs_in_its_order(scratch, capsys):
+def test_every_command_of_the_readme_runs_in_its_order(scratch, published, capsys):
     lines = commands(before_adding(README))
     assert len(lines) >= 7
     (scratch / "lines.txt").write_text("The game was won .\nIt is a small town .\n")
@@ -66,7 +97,7 @@ def test_the_example_of_other_peoples_weights_runs(scratch):
     folder = SHARED / "fixtures" / "hf" / "gpt2-tiny"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: it comes with the data, not with the code")
-    (scratch / "gpt2").symlink_to(folder)
+    (scratch / "gpt2").symlink_to(folder)  # not `published`, of other sizes
     (block,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "pretrained.load" in code]
     found = {}
     exec(compile(block, "README", "exec"), found)
@@ -96,7 +127,7 @@ def test_every_command_of_a_config_header_trains(path, scratch):
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_every_command_of_a_script_docstring_runs(path, scratch, capsys):
+def test_every_command_of_a_script_docstring_runs(path, scratch, published, capsys):
     from PIL import Image
 
     lines = commands(ast.get_docstring(ast.parse(path.read_text())))

@@ -40,7 +40,7 @@ def encode(run, texts, names):
 
 
 def padded(run, rows, field, names, marks=0):
-    """Ids as the run's data have them in a field: int32[n, max_len].
+    """Returns ids as the run's data have them in a field, int32[n, T], T a multiple of 32 or the run's max_len.
 
     Args:
         marks: how many of each row close it.
@@ -49,7 +49,8 @@ def padded(run, rows, field, names, marks=0):
         UserError: 2 for a row that is longer than the run's max_len.
     """
     longest = run.spec.features[field][0][0]
-    found = np.full((len(rows), longest), run.tokenizer.pad, np.int32)
+    wanted = -(-max(map(len, rows), default=1) // 32) * 32  # few shapes, so that few programs are compiled
+    found = np.full((len(rows), min(wanted, longest)), run.tokenizer.pad, np.int32)
     for place, name, row in zip(found, names, rows):
         if len(row) > longest:
             closed = " and an end" * (marks > 0)
