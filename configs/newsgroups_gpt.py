@@ -35,6 +35,7 @@ def get_config(size="base"):
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-5
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decayed = ("kernel", "embedding")  # all but biases and gains, section 4.1
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_epochs = 0.1
@@ -52,6 +53,7 @@ def get_config(size="base"):
         "model.width": 128,
         "model.hidden": 352,
         "model.context": 256,
+        "optimizer.decayed": ("kernel",),
         "optimizer.learning_rate": 1e-3,
         "train.steps_per_call": 10,
     }

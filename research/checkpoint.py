@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import pathlib
 import shutil
 import zlib
@@ -65,22 +66,28 @@ class Checkpoints:
             raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
 
     def _reduce(self, best, newest):
-        """Leaves of the best step what evaluation reads, unless it is among the newest. The complete state is removed
-        last: a process that is killed here has both."""
-        if best is None or best in newest or not self._is_complete(best):
+        """Replaces the state of the best step by the variables that evaluation reads, unless it is among the newest.
+
+        Orbax renames a complete `evaluation` into place; then `state` is renamed out of it. A process that is killed at
+        any moment leaves a step that can be read.
+        """
+        if best is None or best in newest or best not in self.steps():
             return
-        place = self.folder / str(best)
-        shutil.rmtree(place / "evaluation", ignore_errors=True)
+        place, removed = self.folder / str(best), self.folder.parent / ".removed"
+        shutil.rmtree(removed, ignore_errors=True)
         try:
-            variables = self._evaluation(best)
-        except UserError as error:  # damaged since it was saved; a resume will say so, too
+            if self._is_complete(best):
+                ocp.PyTreeCheckpointer().save(place / "evaluation", self._evaluation(best))
+        except UserError as error:  # damaged since it was saved
             _warn("%s", error)
             return
-        ocp.PyTreeCheckpointer().save(place / "evaluation", variables)
-        shutil.rmtree(place / "state")
+        if (place / "state").is_dir():
+            os.replace(place / "state", removed)
+            shutil.rmtree(removed)
 
     def _is_complete(self, step):
-        return (self.folder / str(step) / "state").is_dir()
+        """Whether a run can resume from a step."""
+        return not (self.folder / str(step) / "evaluation").is_dir()
 
     def steps(self):
         return sorted(self.manager.all_steps())

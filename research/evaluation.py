@@ -11,15 +11,16 @@ from research.data.batches import eval_batches
 from research.train_step import make_eval_step
 
 IN_FLIGHT = 8  # dispatches; a deeper queue of collectives deadlocks XLA's CPU devices
-PATIENCE = 2.0  # seconds of dispatched work that a signal waits for, unless two dispatches take longer
+PATIENCE = 2.0  # seconds of dispatched work that a signal waits for, unless a single dispatch takes longer
 
 
 def depth(seconds):
     """Returns how many dispatches may be in flight if each takes `seconds`; None if that is not known yet.
 
-    At least two, so that the device never waits for the host.
+    The device does not wait for the host with two or more of them. Of dispatches of a second and longer there is one:
+    the host's share of their time is small.
     """
-    return 2 if seconds is None else max(2, min(IN_FLIGHT, int(PATIENCE / max(seconds, 1e-9))))
+    return 2 if seconds is None else max(1, min(IN_FLIGHT, int(PATIENCE / max(seconds, 1e-9))))
 
 
 def evaluate(setup, variables, role, step=None):
@@ -71,7 +72,7 @@ def accumulate(setup, role, each, *, split=lambda tree: [tree], stop=()):
         if stop:
             return None
         pending.append((batch["mask"], each(batch, examples)))
-        if len(pending) >= depth(seconds):
+        while len(pending) >= depth(seconds):
             fetch()
     while pending:
         fetch()

@@ -239,7 +239,7 @@ def _to(boundary, setup, progress, next_batch, log, stop, began, together):
             progress["first_step_seconds"] = progress["first_step_seconds"] or time.monotonic() - began
             began, mark, timed_from, waited = None, time.monotonic(), step, 0.0
         progress["wait_seconds"] += waited
-        if len(pending) >= depth(count * size / log.rate if log.rate else None):
+        while len(pending) >= depth(count * size / log.rate if log.rate else None):
             fetch()
     while pending:
         fetch()

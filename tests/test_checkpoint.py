@@ -140,18 +140,21 @@ def test_a_best_step_that_is_not_among_the_newest_keeps_what_evaluation_reads_al
     assert error.value.code == 4 and runs.load(tmp_path).step == 4
 
 
-def test_a_process_killed_while_it_reduces_the_best_step_loses_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("killed", ["before it renames", "after it renames"])
+def test_a_process_killed_while_it_reduces_the_best_step_loses_nothing(tmp_path, monkeypatch, killed):
+    rename, remove = os.replace, shutil.rmtree
     with monkeypatch.context() as patched:
-        removed = shutil.rmtree
-        patched.setattr(
-            checkpoint.shutil, "rmtree", lambda path, **own: str(path).endswith("/state") or removed(path, **own)
-        )
+        if killed == "before it renames":
+            patched.setattr(checkpoint.os, "replace", lambda a, b: str(b).endswith(".removed") or rename(a, b))
+        patched.setattr(shutil, "rmtree", lambda path, **own: str(path).endswith(".removed") or remove(path, **own))
         train(tmp_path, checkpoint__keep=1)
-    assert {path.name for path in (tmp_path / "checkpoints" / "4").iterdir()} >= {"state", "evaluation", "progress"}
-    before = runs.load(tmp_path)
-    assert before.step == 4
+    assert (tmp_path / "checkpoints" / "4" / "state").is_dir() == (killed == "before it renames")
+    assert (tmp_path / ".removed").is_dir() == (killed == "after it renames")
+    assert runs.load(tmp_path).step == 4
     (tmp_path / "result.json").unlink()
-    assert train(tmp_path, checkpoint__keep=1)["best_step"] == 4
+    shutil.rmtree(tmp_path / "checkpoints" / "12")  # as if it had been killed then, after step 8
+    with pytest.raises(UserError, match="step 4 has no state to resume from"):
+        train(tmp_path, checkpoint__keep=1)
 
 
 def test_small_states_and_large_ones_are_saved_and_read_alike(tmp_path, monkeypatch):

@@ -83,8 +83,8 @@ def test_resumed_run_equals_unbroken_run(tmp_path, monkeypatch, parallel, device
     assert_curve_is_whole(tmp_path / "b")
 
 
-@pytest.mark.parametrize("seconds,most,deep", [(2.0, 1, 2), (0.5, 4, 2), (0.01, 5, 8)])
-def test_a_signal_waits_for_no_more_than_two_long_dispatches(tmp_path, monkeypatch, seconds, most, deep):
+@pytest.mark.parametrize("seconds,most,deep", [(3.0, 1, 1), (0.5, 4, 1), (0.01, 5, 8)])
+def test_a_signal_waits_for_one_long_dispatch_or_two_seconds_of_short_ones(tmp_path, monkeypatch, seconds, most, deep):
     """Of steps that take `seconds` by a clock that goes on with each of them, as far as the device has come."""
     clock, counts, in_flight = [0.0], [], []
 
@@ -112,7 +112,7 @@ def test_a_signal_waits_for_no_more_than_two_long_dispatches(tmp_path, monkeypat
     config = make_config(train__steps=60, train__steps_per_call=5, eval__every_steps=60)
     loop.train(config, tmp_path, through=through)
     assert sum(counts) == 60 and counts[0] == 1
-    assert max(counts) == most and max(in_flight) == deep
+    assert max(counts) == most and max(in_flight[4:]) == deep  # the rate is known after some
 
 
 @pytest.mark.parametrize("at", [("validation", 8), ("validation", 12), ("test", 12)], ids=str)
