@@ -17,7 +17,7 @@ PATIENCE = 2.0  # seconds of dispatched work that a signal waits for, unless a s
 def depth(seconds):
     """Returns how many dispatches may be in flight if each takes `seconds`; None if that is not known yet.
 
-    The device does not wait for the host with two or more of them. Of dispatches of a second and longer there is one:
+    With two or more, the device does not wait for the host. Dispatches of more than a second run one at a time, since
     the host's share of their time is small.
     """
     return 2 if seconds is None else max(1, min(IN_FLIGHT, int(PATIENCE / max(seconds, 1e-9))))

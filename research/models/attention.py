@@ -44,7 +44,7 @@ def attend(q, k, v, *, causal=False, mask=None, segments=None, dropout=0.0, key=
 
 
 def _in_blocks(q, k, v, causal, mask, segments, dropout, key, dtype):
-    """Attention by matrix products, of a block of queries at a time where they are causal. Returns [B, H, T, K]."""
+    """Computes attention by matrix products; causal attention one block of queries at a time. Returns [B, H, T, K]."""
     (B, H, T, K), (G, S) = q.shape, k.shape[1:3]
     q = q.reshape(B, G, H // G, T, K)
     blocks = causal and T == S and T % QUERIES == 0
@@ -67,7 +67,7 @@ def _in_blocks(q, k, v, causal, mask, segments, dropout, key, dtype):
 
 
 def _formula(dtype, q, k, v, visible, kept):
-    """As `_core`, with factors of products rounded to `dtype`; scores, weights and sums are float32."""
+    """Computes `_core` with the factors of its products rounded to `dtype`; scores, weights and sums are float32."""
     wide = jnp.promote_types(dtype, jnp.float32)
     scores = jnp.einsum("bgrtk,bgsk->bgrts", q.astype(dtype), k.astype(dtype), preferred_element_type=wide)
     scores = scores * q.shape[-1] ** -0.5
@@ -180,7 +180,7 @@ def _visible(causal, mask, segments, rows, seen):
 
 
 def _fused(q, k, v, causal, mask, segments, dtype):
-    """Attention by the device's kernel: cuDNN's for the heads that it supports, else XLA's. Returns [B, H, T, K]."""
+    """Computes attention by the device's kernel: cuDNN's for heads that it supports, else XLA's. [B, H, T, K]."""
     T, S = q.shape[2], k.shape[2]
     cudnn = platform() == "gpu" and dtype == "bfloat16" and q.shape[-1] in (32, 64, 128)
     kernel = "cudnn" if cudnn else None

@@ -239,8 +239,8 @@ def check(model, kv_heads, kinds, tokens, positions):
     Args:
         kinds: the heads that there are.
         tokens: int32[B, T].
-        positions: int32[B or 1, T], or None for each token's place in its row. Given ones are in [0, T) as far as this
-            can know while it is traced, as those of packed documents are.
+        positions: int32[B or 1, T], or None for each token's place in its row. Traced ones are taken to be below T, as
+            in packed documents.
 
     Raises:
         UserError: 2.
