@@ -218,6 +218,13 @@ def test_a_tied_weight_may_be_stored_under_either_name(folder, lost):
     assert_same_bits(variables, expected[1])
 
 
+def test_rows_that_no_token_uses_are_masked_out_of_the_logits():
+    model = Encoder(**{**SMALL, "vocabulary": 11}, unused_rows=5)
+    variables = jax.jit(model.init)(run_key(0), np.zeros((1, 4), np.int32))
+    logits = pretrained.logits(model, variables, {"input_ids": np.array([[3, 1, 4, 1]])})
+    assert logits.shape == (1, 4, 16) and np.all(logits[..., 11:] < -1e29) and np.all(np.abs(logits[..., :11]) < 1e3)
+
+
 @pytest.mark.parametrize("name,head", [("classifier", "label"), ("ner", "tags"), ("qa", "span"), ("encoder", "pooled")])
 def test_without_architectures_the_weights_of_a_head_tell_it(tmp_path, name, head):
     shutil.copytree(HF / f"bert-tiny-{name}", tmp_path / "bert", copy_function=shutil.copyfile)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SHARED, assert_same_bits, assert_same_numbers
+from conftest import SHARED, assert_same_bits, assert_same_numbers, make_config
 from safetensors.numpy import load_file, save_file
 
 from research import pretrained
@@ -22,6 +22,7 @@ from research.inference import continuation
 from research.models.decoder import Decoder
 from research.models.mlp import MLP
 from research.randomness import run_key
+from research.warm_start import adopt
 
 HF, BAD = SHARED / "fixtures" / "hf", SHARED / "fixtures" / "bad"
 FOLDERS = ("gpt2-tiny", "gpt2-tiny-sharded", "gpt2-tiny-noprefix", "gpt2-tiny-classifier", "gpt2-tiny-bf16")
@@ -107,9 +108,13 @@ def test_rows_of_a_padded_vocabulary_are_kept_and_never_predicted(gpt2, tmp_path
     assert_same_bits(after["transformer.wte.weight"], before["transformer.wte.weight"])
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 640
     assert pretrained.load(tmp_path / "out")[0] == padded
-    row = next(continuation.write(padded, own, [[5, 7]], 4, tokenize.read(gpt2), how=Sampling(temperature=0.0)))
-    again = next(continuation.write(model, variables, [[5, 7]], 4, tokenize.read(gpt2), how=Sampling(temperature=0.0)))
-    assert_same_bits(row, again)
+    how = Sampling(temperature=0.0, repetition_penalty=1.5)
+    written = [next(continuation.write(*one, [[5, 7]], 4, tokenize.read(gpt2), how=how))
+               for one in ((padded, own), (model, variables))]  # fmt: skip
+    assert_same_bits(*written)
+    config = make_config(data__name="tiny_shakespeare", task__name="next_token", model__name="decoder",
+                         data__tokenizer=f"hf:{gpt2}", init_from=f"hf:{gpt2}")  # fmt: skip
+    assert adopt(config, {}).model.unused_rows == 40  # which a run that starts from it keeps
 
 
 def test_a_vocabulary_that_is_padded_to_no_multiple_is_refused(gpt2):
