@@ -19,12 +19,12 @@ from ml_collections import ConfigDict, config_dict
 from research.data import DATASETS
 from research.errors import UserError, defined_at, nearest, pick, users_code
 from research.fields import (
-    BOUNDS,
     CHOICES,
     FIELDS,
     MEANINGS,
     TEXT_AUGMENT,
     Field,
+    check_value,
     kind_of,
     parse,
     text_of,
@@ -370,19 +370,7 @@ def _twin(path):
 def _check(config):
     flat = leaves(config)
     for path, value in flat.items():
-        leaf = path.rsplit(".", 1)[-1]
-        low, high, closed = BOUNDS.get(leaf, (-math.inf, math.inf, True))
-        for number in value if isinstance(value, tuple) else (value,):
-            if number is not None and number not in CHOICES.get(leaf, (number,)):
-                known, near = ", ".join(CHOICES[leaf]), nearest(number, CHOICES[leaf])
-                raise UserError(2, f"config.{path}: {number!r} is unknown; known are {known}{near}")
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                continue
-            if isinstance(number, int) and high == math.inf and leaf != "memory_limit_bytes":
-                high = 2**31 - 1  # what an int32 holds
-            if number < low or number > high or (number == high and not closed):
-                most = "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
-                raise UserError(2, f"config.{path}: {number} is out of bounds; it must be at least {low}{most}")
+        check_value(path, value)
         if _twin(path) in flat and value is not None and flat[_twin(path)] is not None:
             raise UserError(2, f"config.{path}: given together with config.{_twin(path)}; give one of them")
     if "://" in (flat["init_from"] or ""):

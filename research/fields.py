@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any, NamedTuple
 
-from research.errors import UserError
+from research.errors import UserError, nearest
 from research.optimizers import ROLES, SCHEDULES
 
 
@@ -55,7 +55,7 @@ FIELDS = {
     "optimizer.boundaries_steps": Field(tuple[int, ...] | None, None, "piecewise: where the factor changes"),
     "optimizer.boundaries_epochs": Field(tuple[float, ...] | None, None, "the same in epochs"),
     "optimizer.boundary_factors": Field(tuple[float, ...], (), "piecewise: the factor from each boundary on"),
-    "optimizer.weight_decay": Field(float, 0.0, "on kernels alone, never on biases and norms"),
+    "optimizer.weight_decay": Field(float, 0.0, "of the roles in config.optimizer.decayed"),
     "optimizer.clip_norm": Field(float | None, None, "largest global norm of the gradient"),
     "optimizer.decayed": Field(
         tuple[str, ...], ("kernel",), "roles that weight decay shrinks: kernel, embedding, bias or scale"
@@ -260,6 +260,27 @@ def parse(path, annotation, value):
     if not math.isfinite(number):
         raise UserError(2, f"config.{path}: {value} is not a finite number")
     return number
+
+
+def check_value(path, value):
+    """Checks a leaf, or each element of a tuple, against the bounds and the choices of its name.
+
+    Raises:
+        UserError: 2, naming the path.
+    """
+    leaf = path.rsplit(".", 1)[-1]
+    low, high, closed = BOUNDS.get(leaf, (-math.inf, math.inf, True))
+    for item in value if isinstance(value, tuple) else (value,):
+        if item is not None and item not in CHOICES.get(leaf, (item,)):
+            known, near = ", ".join(CHOICES[leaf]), nearest(item, CHOICES[leaf])
+            raise UserError(2, f"config.{path}: {item!r} is unknown; known are {known}{near}")
+        if isinstance(item, bool) or not isinstance(item, (int, float)):
+            continue
+        if isinstance(item, int) and high == math.inf and leaf != "memory_limit_bytes":
+            high = 2**31 - 1  # largest int32
+        if item < low or item > high or (item == high and not closed):
+            most = "" if high == math.inf else f" and {'at most' if closed else 'below'} {high}"
+            raise UserError(2, f"config.{path}: {item} is out of bounds; it must be at least {low}{most}")
 
 
 def _items(text):
