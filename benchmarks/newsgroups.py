@@ -27,7 +27,8 @@ PARTS = {"all": (), "no headers, footers, quotes": tuple(REMOVALS)}
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sides = {f"TF-IDF and LinearSVC, {part}": [trained(remove)] for part, remove in PARTS.items()}
-    found = {"machine": manifest.machine(), "date": datetime.date.today().isoformat(), "sides": sides}
+    found = {"machine": manifest.machine(), "gflops": manifest.matmul_gflops()}
+    found |= {"date": datetime.date.today().isoformat(), "sides": sides}
     (ROOT / "results" / "newsgroups.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 

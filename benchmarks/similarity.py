@@ -47,6 +47,7 @@ def main():
         sides.setdefault("gensim, skipgram", []).append(row)
     found = {
         "machine": manifest.machine(),
+        "gflops": manifest.matmul_gflops(),
         "date": datetime.date.today().isoformat(),
         "sides": sides,
         "neighbours": {word: [near for near, _ in similarity.neighbours(first, [word], top=5)] for word in WORDS},

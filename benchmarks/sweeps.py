@@ -40,6 +40,7 @@ def main():
     path = ROOT / "results" / "speed_sweeps.json"
     for name in arguments.workloads.split(","):
         row = {"versions": {"jax": importlib.metadata.version("jax")}, "date": datetime.date.today().isoformat()}
+        row["gflops"] = manifest.matmul_gflops()
         row["modes"] = {mode: {"seconds": [], "beyond": []} for mode in MODES}
         for turn in range(arguments.rounds + 1):
             for mode, found in row["modes"].items():

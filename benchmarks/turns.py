@@ -53,6 +53,7 @@ def compare(doc, module, sides, workloads, kept, unit, needs):
             row = {
                 "versions": {name: importlib.metadata.version(name) for name in ("jax", *(needs[s] for s in here[1:]))},
                 "date": datetime.date.today().isoformat(),
+                "gflops": manifest.matmul_gflops(),
                 "sides": _measure(module, here, workload, arguments.rounds, arguments.seconds),
             }
             print("\n".join(lines(workload, row, unit)), flush=True)
