@@ -17,28 +17,26 @@ from research.optimizers import path_of, stacked_like, unstacked
 # Fields of a model that do not change the meaning of its parameters. The new run chooses them, or its data do.
 FREE = ("name", "parent", "classes", "vocabulary", "parts", "head", "dropout", "remat", "scan", "dtype")
 OF_ALL = ("layers", "context", "types", "unused_rows")  # need not agree if only some parameters are copied
-
-
-IMPLIED = {"hidden": lambda model: 4 * model.width, "kv_heads": lambda model: model.heads}  # where a field is None
+IMPLIED = {"hidden": lambda model: 4 * model.width, "kv_heads": lambda model: model.heads}  # values of fields left None
 
 
 class Source(NamedTuple):
     """What config.init_from names: a run folder, or hf:FOLDER_OR_NAME. A suffix :PREFIX,PREFIX selects parameters."""
 
-    text: str  # config.init_from
-    place: str  # folder or name
+    text: str  # without the suffix
     foreign: bool  # in Hugging Face's layout
     prefixes: tuple[str, ...]  # of the parameter paths to copy; () copies all
 
     def folder(self):
         """Returns the folder, downloaded if needed."""
-        return hub.find(hub.PREFIX + self.place, "config.init_from") if self.foreign else self.place
+        return hub.find(self.text, "config.init_from") if self.foreign else self.text
 
 
 def source_of(init_from):
     """Parses config.init_from."""
-    place, _, prefixes = init_from.removeprefix(hub.PREFIX).partition(":")
-    return Source(init_from, place, init_from.startswith(hub.PREFIX), tuple(filter(None, prefixes.split(","))))
+    scheme = hub.PREFIX * init_from.startswith(hub.PREFIX)
+    place, _, prefixes = init_from.removeprefix(scheme).partition(":")
+    return Source(scheme + place, bool(scheme), tuple(filter(None, prefixes.split(","))))
 
 
 def adopt(config, given, workdir=None):
@@ -66,7 +64,7 @@ def adopt(config, given, workdir=None):
         there = {path: value for path, value in configs.leaves(begun).items() if path.startswith("model.")}
         there = {path: value for path, value in there.items() if path.removeprefix("model.") not in FREE}
     else:
-        model = _model_of(source)
+        model = _model_of(source, source.folder())
         if type(model) is not MODELS[config.model.name]:
             return config
         there = {f"model.{field}": getattr(model, field) for field in _fields(model)}
@@ -87,8 +85,9 @@ def start_from(config, dataset, model, variables):
             a requested parameter has another shape; 3 and 4 if the source cannot be read.
     """
     source = source_of(config.init_from)
-    there, others, labels = _read(source)
-    _check_tokenizer(source, dataset.tokenizer)
+    folder = source.folder()  # once: a name of the hub is looked up over the network
+    there, others, labels = _read(source, folder)
+    _check_tokenizer(source, folder, dataset.tokenizer)
     variables, matched, missed = copy_matching(variables, others, source.prefixes)
     if source.prefixes and (wrong := [path for path, reason in missed.items() if reason.startswith("shape")]):
         raise UserError(2, f"config.init_from: {wrong[0]}: {missed[wrong[0]]}")
@@ -101,7 +100,7 @@ def start_from(config, dataset, model, variables):
     known = {path for path, _ in _leaves(unstacked(others))}
     if not source.prefixes and (unused := _groups(known - set(matched))):
         words.append(f"without use here: {', '.join(unused)}")
-    return variables, [f"init_from {source.text}: {line}" for line in ("; ".join(words), *says)]
+    return variables, [f"init_from {config.init_from}: {line}" for line in ("; ".join(words), *says)]
 
 
 def copy_matching(variables, source, prefixes=()):
@@ -151,39 +150,37 @@ def _fields(model):
     return [field.name for field in dataclasses.fields(model) if field.name not in FREE]
 
 
-def _model_of(source):
+def _model_of(source, folder):
     """Reads the model of a source, without its weights."""
     if source.foreign:
-        return pretrained.read_model(source.folder())
-    if not runs.is_begun(source.place):
-        raise UserError(2, f"config.init_from: {source.place}: no run folder: it has no config.json")
-    config = runs.read_config(source.place)
+        return pretrained.read_model(folder)
+    if not runs.is_begun(folder):
+        raise UserError(2, f"config.init_from: {folder}: no run folder: it has no config.json")
+    config = runs.read_config(folder)
     return MODELS[config.model.name](**configs.arguments("model", config))
 
 
-def _read(source):
+def _read(source, folder):
     """Reads a source: its model, its variables and the names of the classes that its head predicts."""
     if source.foreign:
-        folder = source.folder()
         return *pretrained.load(folder), pretrained.labels(folder)
-    _, variables = read_best(source.place)
-    return _model_of(source), variables, runs.read_spec(source.place).labels
+    _, variables = read_best(folder)
+    return _model_of(source, folder), variables, runs.read_spec(folder).labels
 
 
-def _check_tokenizer(source, tokenizer):
+def _check_tokenizer(source, folder, tokenizer):
     """Checks that the tokenizers are the same, since embeddings are per token.
 
     Raises:
         UserError: 2.
     """
     if source.foreign:
-        folder, remedy = source.folder(), hub.PREFIX + source.place
-        other = tokenize.read(folder) if tokenize.file_of(folder) else None
+        other, remedy = tokenize.read(folder) if tokenize.file_of(folder) else None, source.text
     else:
-        other, remedy = runs.read_tokenizer(source.place), f"{source.place}/tokenizer.json"
+        other, remedy = runs.read_tokenizer(folder), f"{folder}/tokenizer.json"
     if other is not None and tokenizer is not None and other.digest != tokenizer.digest:
         raise UserError(
-            2, f"config.init_from: {source.place} has another tokenizer; give config.data.tokenizer={remedy}"
+            2, f"config.init_from: {source.text} has another tokenizer; give config.data.tokenizer={remedy}"
         )
 
 

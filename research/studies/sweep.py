@@ -161,7 +161,7 @@ def trials_of(config, points, given=()):
     """The trials of a sweep, and how many points were left out since another one has the same config.
 
     Args:
-        config: complete.
+        config: complete, as command.load_config returns it.
         points: {path: value} each.
         given: paths that --config.<path> has set; see warm_start.adopt.
 
@@ -170,7 +170,9 @@ def trials_of(config, points, given=()):
     """
     found, paths = {}, _paths(points)
     for point in points:
-        complete = warm_start.adopt(configs.override(config, point), {*given, *point})
+        complete = configs.override(config, point)
+        if {"init_from", "model.name"} & set(point):  # else the model has the form of config.init_from already
+            complete = warm_start.adopt(complete, {*given, *point})
         overrides = {path: configs.value(complete, path) for path in paths if path in point}
         text = json.dumps(configs.to_json(complete), sort_keys=True)
         found.setdefault(text, Trial(_name(overrides, paths), overrides, complete))
