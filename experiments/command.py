@@ -95,8 +95,8 @@ def _interrupted(number, frame):
 def load_config(parsed, overrides, adopt=True):
     """The config that --config, --config.<path>=<value> and --workdir ask for: (config, file, size).
 
-    A run folder knows its config; given alone, --workdir resumes it. The fields of the model that config.init_from
-    determines are those of its source, unless a flag sets them or `adopt` is False.
+    A run folder knows its config; given alone, --workdir resumes it. With `adopt`, the model gets the form of
+    config.init_from's model, except for fields that a flag sets.
     """
     workdir = getattr(parsed, "workdir", None)
     if parsed.config is not None:
@@ -115,7 +115,7 @@ def load_run(workdir, overrides=(), *, needs_data=False, paired=False):
     """Returns the run of --workdir, a run folder or hf:FOLDER_OR_NAME; says so if it is not finished.
 
     Args:
-        overrides: of the config; only a folder of Hugging Face's takes some, of its data.
+        overrides: {path: value} of --config flags; only hf:FOLDER_OR_NAME accepts them, for its data.
         needs_data, paired: see folder_run.load.
     """
     if required(workdir, "--workdir").startswith(hub.PREFIX):

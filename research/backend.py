@@ -1,4 +1,4 @@
-"""The platform that a program is traced for. Kernels are chosen by it, and by nothing else."""
+"""The platform that a program is traced for, which selects its kernels."""
 
 import functools
 

@@ -86,7 +86,7 @@ class Checkpoints:
             shutil.rmtree(removed)
 
     def _is_complete(self, step):
-        """Whether a run can resume from a step."""
+        """Returns whether a run can resume from a step."""
         return not (self.folder / str(step) / "evaluation").is_dir()
 
     def steps(self):

@@ -53,26 +53,21 @@ def accumulate(setup, role, each, *, split=lambda tree: [tree], stop=()):
     parts = setup.mesh.devices.size
     size = -(-min(setup.config.data.eval_batch_size, len(setup.splits[role])) // parts) * parts
     totals, kept, pending = collections.defaultdict(dict), collections.defaultdict(list), collections.deque()
-    fetched, mark, seconds = 0, None, None
+    ends = []  # when each dispatch was fetched; the first may have waited for the compiler
 
     def fetch():
-        nonlocal fetched, mark, seconds
         mask, found = pending.popleft()
         for i, (sums, arrays) in enumerate(split(jax.device_get(found))):
             totals[i] = metrics.add(totals[i], sums)
             for name, array in arrays.items():
                 kept[i, name].append(array[mask > 0])
-        if mark is None:  # the first one may have waited for the compiler
-            mark = time.monotonic()
-        else:
-            fetched += 1
-            seconds = (time.monotonic() - mark) / fetched
+        ends.append(time.monotonic())
 
     for examples, batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
         if stop:
             return None
         pending.append((batch["mask"], each(batch, examples)))
-        while len(pending) >= depth(seconds):
+        while len(pending) >= depth((ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None):
             fetch()
     while pending:
         fetch()

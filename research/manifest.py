@@ -57,7 +57,7 @@ def hidden(text):
 def machine():
     """Returns the cores that this process may use, the processor and its widest vector extension.
 
-    For example "1 core of 2 (AMD EPYC, AVX-512)": processors of one name may differ in what they can do.
+    For example "1 core of 2 (AMD EPYC, AVX-512)". Processors with the same name may have different extensions.
     """
     cores, own = os.cpu_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     words = f"{own} core{'s' * (own > 1)}" + (f" of {cores}" if own < cores else "")
@@ -80,7 +80,7 @@ def processor(info):
 def matmul_gflops():
     """Returns {"float32": GFLOP/s, "bfloat16": GFLOP/s} of square matrix products on the first device.
 
-    It tells machines apart that have one name. Measured once per start of the machine, and kept in the cache.
+    Machines with the same label can differ in speed. Measured once per boot of the machine and cached.
     """
     device = jax.local_devices()[0]
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -105,7 +105,7 @@ def _gflops(dtype, device, seconds):
 
 
 def slow_dtype(config, devices):
-    """Returns a line for the log if a model is to compute in bfloat16 on CPUs that are slower at it; else []."""
+    """Returns a warning for the log if a model computes in bfloat16 on CPUs that are faster in float32, else []."""
     if config.model.get("dtype") != "bfloat16" or {device.platform for device in devices} != {"cpu"}:
         return []
     narrow, wide = (matmul_gflops()[dtype] for dtype in ("bfloat16", "float32"))

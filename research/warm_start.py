@@ -42,7 +42,7 @@ def source_of(init_from):
 def adopt(config, given, workdir=None):
     """Sets the fields of the model that config.init_from determines, such as its width and its number of layers.
 
-    Nothing is changed if only some parameters are to be copied, or if the model there is of another type.
+    Changes nothing if only some parameters are copied, or if the source's model has another type.
 
     Args:
         config: complete.
@@ -53,7 +53,7 @@ def adopt(config, given, workdir=None):
         the config, locked.
 
     Raises:
-        UserError: 2, 3 and 4 if the model there cannot be read.
+        UserError: 2, 3 or 4 if the source's model cannot be read.
     """
     if config.init_from is None or (source := source_of(config.init_from)).prefixes:
         return config
@@ -104,18 +104,18 @@ def start_from(config, dataset, model, variables):
 
 
 def copy_matching(variables, source, prefixes=()):
-    """Copies other variables where path and shape agree; layers that are stacked go by their own names, as
+    """Copies other variables where path and shape agree. Stacked layers have the paths of single ones, such as
     block3/qkv_kernel.
 
     Args:
         variables, source: {"params": ..., collection: ...} of the new run, and of the other.
-        prefixes: take only what stands at or below one of these paths; all, if there are none.
+        prefixes: paths at or below which parameters are copied; () copies all.
 
     Returns:
         variables, the paths that matched, and {path: reason} of those of the new run that did not.
 
     Raises:
-        UserError: 2 where nothing matches or a prefix names nothing.
+        UserError: 2 if nothing matches or a prefix names no parameter.
     """
     found = {path: value for path, value in _leaves(unstacked(source))}
     each = unstacked(variables)

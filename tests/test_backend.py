@@ -9,6 +9,8 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from research.data.batches import read
 from research.models.attention import attend
+from research.models.decoder import Decoder
+from research.models.encoder import Encoder
 from research.models.layers import product
 from research.randomness import draw, run_key
 from research.studies.population import make_step
@@ -48,6 +50,17 @@ def test_attention_and_its_gradient_lower_for_every_mask(platform, hidden, causa
     text = lowered(platform, jax.grad(score, (0, 1, 2)), x, x, x)
     assert ("cudnn" in text) == (platform == "gpu" and not dropped)
     assert "bf16" in text
+
+
+@pytest.mark.parametrize("kind", [Encoder, Decoder])
+def test_the_gradient_of_a_bfloat16_transformer_lowers(platform, kind):
+    model = kind(layers=1, heads=2, width=64, context=T, vocabulary=50, dtype="bfloat16", dropout=0.1)
+    x = jnp.zeros((2, T), jnp.int32)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x))
+    for train in (False, True):
+        rngs = {"dropout": jax.random.key(0)} if train else {}
+        score = lambda variables: model.apply(variables, x, x + 1, train=train, rngs=rngs).sum()
+        assert ("cudnn" in lowered(platform, jax.grad(score), variables)) == (platform == "gpu" and not train)
 
 
 @pytest.mark.parametrize("causal", [False, True])

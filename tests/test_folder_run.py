@@ -154,7 +154,10 @@ def test_what_such_a_folder_cannot_know_is_asked_for(classifier, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | named))
     with pytest.raises(UserError, match="predicts POSITIVE, NEGATIVE in this order; glue/sst2 has negative, positive"):
         folder_run.load(f"hf:{tmp_path / 'turned'}", data, needs_data=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"problem_type": "multi_label_classification"}))
+    with pytest.raises(UserError, match="problem_type multi_label_classification of 2 labels: only classes that"):
+        folder_run.load(f"hf:{tmp_path / 'turned'}", {})
     (tmp_path / "turned" / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match="turned: no tokenizer.json") as error:
+    with pytest.raises(UserError, match="turned: no tokenizer: neither") as error:
         folder_run.load(f"hf:{tmp_path / 'turned'}", {})
     assert error.value.code == 3

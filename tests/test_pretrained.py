@@ -60,6 +60,21 @@ def change_config(folder, **values):
     path.write_text(json.dumps({name: x for name, x in config.items() if x is not ...}))
 
 
+@pytest.mark.parametrize("name,side", [("gpt2-tiny", "left"), ("bert-tiny-ner", "right")])
+@needs_fixtures
+def test_padding_may_exceed_the_context_and_tokens_may_not(name, side):
+    model, variables = pretrained.load(HF / name)
+    ids, more = np.array([[5, 7, 2]]), np.zeros((1, model.context), int)
+    expected = pretrained.logits(model, variables, {"input_ids": ids})
+    both = lambda a, b: np.concatenate([b, a] if side == "left" else [a, b], axis=1)
+    inputs = {"input_ids": both(ids, more), "attention_mask": both(ids * 0 + 1, more)}
+    found = pretrained.logits(model, variables, inputs)
+    assert_same_numbers(found[:, -3:] if side == "left" else found[:, :3], expected, 1e-5)
+    with pytest.raises(UserError, match="position_ids: .* is outside") as error:
+        pretrained.logits(model, variables, {"input_ids": both(ids, more)})
+    assert error.value.code == 3
+
+
 def test_a_tied_embedding_may_be_stored_under_either_name(gpt2):
     expected = pretrained.load(gpt2)
     weights = load_file(gpt2 / "model.safetensors")

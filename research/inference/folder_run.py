@@ -39,8 +39,8 @@ def load(workdir, given, *, needs_data=False, paired=False):
         paired: whether a classifier reads pairs of texts.
 
     Raises:
-        UserError: 2 for a folder that does not say what it is for, for a missing data set, or one with other classes; 3
-            for a folder that cannot be read.
+        UserError: 2 if the folder does not determine a task, if a data set is needed and not given, or if it has other
+            classes; 3 if the folder cannot be read.
     """
     for path in given:
         if not path.startswith("data."):
@@ -50,9 +50,13 @@ def load(workdir, given, *, needs_data=False, paired=False):
     folder = hub.find(workdir, "--workdir")
     model, variables = pretrained.load(folder)
     if tokenize.file_of(folder) is None:
-        raise UserError(3, f"{folder}: no tokenizer.json, vocab.txt or vocab.json, by which texts could be read")
+        raise UserError(3, f"{folder}: no tokenizer: neither tokenizer.json nor vocab.txt nor vocab.json")
     if model.head not in TASK_OF:
-        raise UserError(2, f"{workdir}: its head {model.head} is of no task here; known are {', '.join(TASK_OF)}")
+        raise UserError(2, f"{workdir}: no task uses its head {model.head}; known are {', '.join(TASK_OF)}")
+    kind = read_json(folder / "config.json").get("problem_type")
+    if model.head == "label" and (model.classes < 2 or kind not in (None, "single_label_classification")):
+        raise UserError(2, f"{workdir}: problem_type {kind} of {model.classes} labels: only classes that exclude each "
+                           "other are known here")  # fmt: skip
     task, data = TASK_OF[model.head]
     longest = model.context if model.positions == "learned" else LONGEST
     if task == "embed_text":
@@ -96,14 +100,14 @@ def _spec(config, tokenizer, longest, classes, labels, paired):
 
 
 def _pooled_length(folder, longest):
-    """Returns the most tokens of a text for a sentence encoder.
+    """Returns the maximum number of tokens that a sentence encoder reads.
 
     Raises:
         UserError: 2 for one without a pooling file, or 3 for one that pools otherwise than by the mean.
     """
     path = folder / POOLING
     if not path.is_file():
-        raise UserError(2, f"{folder}: no head, and no {POOLING} by which its states would be a vector of a text")
+        raise UserError(2, f"{folder}: no head, and no {POOLING}, which states how to pool a text's states")
     pooling = read_json(path)
     modes = [name for name, on in pooling.items() if name.startswith("pooling_mode_") and on]
     if modes != ["pooling_mode_mean_tokens"]:

@@ -186,7 +186,7 @@ def rows_of(model):
 
 
 def masked_bias(model, bias):
-    """Returns float32[V], the bias of the logits of tokens, which hides the rows that no token uses; None for none."""
+    """Adds a large negative bias for the rows that no token uses: float32[V] or None -> float32[V] or None."""
     if not model.unused_rows:
         return bias
     hidden = np.where(np.arange(rows_of(model)) < model.vocabulary, 0.0, HIDDEN).astype(np.float32)

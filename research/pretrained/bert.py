@@ -190,7 +190,8 @@ def logits_of(model, variables, inputs):
     sizes = {"input_ids": model.vocabulary, "token_type_ids": model.types, "position_ids": model.context}
     inputs = layout.checked(inputs, "BERT", sizes, lambda mask: np.arange(mask.shape[1])[None])
     names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-    found = _apply(model, {"params": variables["params"]}, *(inputs.get(name) for name in names))
+    apply = layout.applied(_apply, model, inputs["input_ids"])
+    found = apply(model, {"params": variables["params"]}, *(inputs.get(name) for name in names))
     return {"start": found[..., 0], "end": found[..., 1]} if model.head == "span" else found
 
 

@@ -163,10 +163,11 @@ def logits_of(model, variables, inputs):
     sizes = {"input_ids": model.vocabulary, "position_ids": model.context}
     inputs = layout.checked(inputs, "GPT-2", sizes, lambda mask: np.maximum(mask.cumsum(1) - 1, 0))
     given = [inputs[name] for name in ("input_ids", "attention_mask", "position_ids")]
-    x = _apply(model, {"params": variables["params"]}, *given)
+    apply = layout.applied(_apply, model, given[0])
+    x = apply(model, {"params": variables["params"]}, *given)
     if "choice" in variables:
         params = {**variables["params"], "head_kernel": variables["choice"]["kernel"]}  # a label of one class
-        fit = _apply(model.clone(head="label", classes=1), {"params": params}, *given)
+        fit = apply(model.clone(head="label", classes=1), {"params": params}, *given)
         return {"tokens": x, "choice": fit[:, 0] + variables["choice"]["bias"]}
     return {"start": x[..., 0], "end": x[..., 1]} if model.head == "span" else x
 

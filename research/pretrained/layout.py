@@ -175,6 +175,14 @@ def shapes_of(model):
     return {tuple(k.key for k in path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
 
 
+def applied(apply, model, ids):
+    """Returns `apply`, a jitted function, or the function itself for rows that are longer than the model's context.
+
+    Such rows are padded, so that their positions are in range. A model can only check that outside of a trace.
+    """
+    return apply if ids.shape[1] <= model.context else apply.__wrapped__
+
+
 def checked(inputs, kind, sizes, positions):
     """The arguments of a model by name, int32[B, T] each: those that are given, a mask and positions.
 
@@ -197,7 +205,8 @@ def checked(inputs, kind, sizes, positions):
     found.setdefault("position_ids", positions(mask))
     for name, size in sizes.items():
         if name in found:
-            x = found[name] = np.broadcast_to(found[name], ids.shape)
+            x = np.broadcast_to(found[name], ids.shape)
+            found[name] = np.where(mask, x, np.clip(x, 0, size - 1))  # no token sees padding
             if wrong := sorted({int(i) for i in np.unique(x[mask]) if not 0 <= i < size}):
                 raise UserError(3, f"{name}: {wrong[0]} is outside [0, {size})")
     return {name: x.astype(np.int32) for name, x in found.items()}
