@@ -115,6 +115,25 @@ def test_a_signal_waits_for_one_long_dispatch_or_two_seconds_of_short_ones(tmp_p
     assert max(counts) == most and max(in_flight[4:]) == deep  # the rate is known after some
 
 
+@pytest.mark.parametrize("seconds,deep", [(3.0, 1), (0.5, 4), (0.01, 8)])
+def test_an_evaluation_has_as_many_dispatches_in_flight_as_a_signal_may_wait_for(monkeypatch, seconds, deep):
+    setup, clock, in_flight, waiting = make_setup(data__eval_batch_size=1), [0.0], [], []
+
+    def each(batch, examples):
+        waiting.append(batch)
+        in_flight.append(len(waiting))
+        return {"loss": (1.0, 1.0)}, {}
+
+    def split(found):
+        waiting.pop()
+        clock[0] += seconds
+        return [found]
+
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    ((sums, _),) = evaluation.accumulate(setup, "validation", each, split=split)
+    assert sums["loss"] == (31.0, 31.0) and max(in_flight[6:]) == deep  # the rate is known after some
+
+
 @pytest.mark.parametrize("at", [("validation", 8), ("validation", 12), ("test", 12)], ids=str)
 def test_a_signal_in_an_evaluation_saves_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, at):
     options = {"data__eval_batch_size": 4, "train__early_stopping__metric": "loss", "checkpoint__keep": 1}

@@ -87,3 +87,5 @@ def test_flags_and_trials_of_a_sweep_start_alike(tmp_path):
     assert command.load_config(parsed, flags, adopt=False)[0].model.width == MODELS["encoder"].width
     trials, _ = trials_of(config, [{"seed": 0}, {"model.width": 128}, {"init_from": None}], flags)
     assert [trial.config.model.width for trial in trials] == [64, 128, 64]
+    trials, _ = trials_of(other(None), [{"seed": 1}, {"init_from": f"hf:{BERT}"}])
+    assert [trial.config.model.width for trial in trials] == [32, 64]
