@@ -213,8 +213,8 @@ def _evaluate(setup, step, role, variables=None):
 def _to(boundary, setup, progress, next_batch, log, stop, began, together):
     """Trains to a step, or to where a signal comes before it, and logs what it fetches.
 
-    `began` is when the process did, where its first step is among these: compiling is no part of the rates. A run that
-    has its program for itself dispatches no more steps than a signal should wait for; runs that share one keep in step.
+    `began` is the start of the process if its first step is among these: rates exclude compiling. A run that does not
+    share its program dispatches no more steps than a signal should wait for; runs that share one keep in step.
     """
     size, every = setup.config.data.batch_size, setup.config.log.every_steps
     step, pending, mark, timed_from = progress["step"], collections.deque(), time.monotonic(), progress["step"]

@@ -72,7 +72,7 @@ def draw(function, key, *arguments, **named):
 
 def run_key(seed):
     """Returns the key of a run, from which all keys on the device are folded."""
-    return jax.random.key(seed, impl="threefry2x32")  # whatever jax_default_prng_impl is
+    return jax.random.key(seed, impl="threefry2x32")  # independent of jax_default_prng_impl
 
 
 def fold(key, purpose, *numbers):

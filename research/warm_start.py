@@ -227,7 +227,7 @@ def _groups(paths):
 
 
 def _below(path, prefix):
-    """Whether a path is the prefix or below it: Conv_1 is no prefix of Conv_10/kernel."""
+    """Returns whether a path is the prefix or below it: Conv_1 is not a prefix of Conv_10/kernel."""
     return f"{path}/".startswith(f"{prefix.rstrip('/')}/")
 
 
