@@ -10,5 +10,15 @@ def _interrupted(number, frame):
     os._exit(130)
 
 
+def _open_standard_streams():
+    """Opens those that are closed on the null device: else the next file that is opened would be stdout or stderr."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
 if sys.argv[0] == "-m":  # python -m is about to run one of them: Ctrl-C while it imports is one line, too
     signal.signal(signal.SIGINT, _interrupted)
+    _open_standard_streams()

@@ -1,6 +1,7 @@
 """What every script shares: flags, the one place where errors are caught, and the process's own settings."""
 
 import argparse
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from research.data.cache import cache_home
 from research.data.reading import read_lines
 from research.errors import UserError
 from research.inference import folder_run
+from research.stderr import lasting_stderr
 
 REPORT = "error: not foreseen; unless code of your own is in the lines above, please report them as an issue"
 
@@ -51,7 +53,46 @@ def parser(doc, config=False, workdir=None):
 
 
 def run(make_parser, main):
-    """Parses sys.argv, calls main(arguments, overrides) and ends the process with its exit code."""
+    """Parses sys.argv, calls main(arguments, overrides) and ends the process with its exit code.
+
+    Nothing that happens to stderr is an error: its reader may be gone, or its disk full.
+    """
+    stdout = sys.stdout = sys.stdout or open(os.devnull, "w")  # None, if it is closed
+    stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
+    try:
+        with lasting_stderr(), contextlib.redirect_stdout(_Stdout(stdout)):
+            code = _exit_code(make_parser, main)
+        stdout.flush()
+    except OSError:  # known to _exit_code; Python, too, would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    sys.exit(code)
+
+
+class _Stdout:
+    """stdout, with an error of its own where it cannot be written, unless its reader has gone."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        return self._checked(self.stream.write, text)
+
+    def flush(self):
+        self._checked(self.stream.flush)
+
+    def _checked(self, call, *arguments):
+        try:
+            return call(*arguments)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(5, f"stdout: cannot be written: {error.strerror}") from error
+
+
+def _exit_code(make_parser, main):
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
@@ -72,13 +113,12 @@ def run(make_parser, main):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
     except BrokenPipeError:  # the reader of stdout went away, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception:
         code = 1
         traceback.print_exc()
         print(REPORT, file=sys.stderr)
-    sys.exit(code)
+    return code
 
 
 def _interrupted(number, frame):
@@ -210,7 +250,6 @@ def process_settings():
     """Compile cache, quiet libraries, memory: what a process of ours sets before it starts."""
     import jax
 
-    sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl for a flag of theirs
     logging.set_verbosity(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -4,7 +4,8 @@
     python -m experiments.train --config=configs/mnist_cnn.py:cpu --config.optimizer.learning_rate=3e-4
 
 The same command again goes on with an unfinished run, and prints the result of a finished one. Ctrl-C saves the state
-and stops. stdout is the result; progress goes to stderr, metrics to metrics.jsonl and TensorBoard in the run folder.
+and stops. stdout is the result; progress goes to stderr and log.txt, metrics to metrics.jsonl and
+TensorBoard, in the run folder. A closed terminal does not end the run.
 """
 
 import pathlib

@@ -16,7 +16,7 @@ from experiments import command
 from research import pictures
 from research.errors import UserError
 from research.inference import translation
-from research.log import counted
+from research.stderr import counted
 
 
 def make_parser():

@@ -15,7 +15,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from research.errors import UserError
 
-FORMAT = 2  # 1 averaged the parameters alone, and had no sum of its progress
+FORMAT = 3  # 1 averaged the parameters alone, and had no sum of its progress; 2 had no rows of metrics: not resumed
 SMALL = 2**26  # bytes of a state that is saved in half the time as NumPy's arrays, for one more copy in memory
 _WRITING = (OSError, ValueError, RuntimeError)  # a full disk is any of these to Orbax and TensorStore
 
@@ -108,6 +108,8 @@ class Checkpoints:
         for step in filter(self._is_complete, reversed(steps)):
             try:
                 progress = self.progress(step)
+                if "rows" not in progress:
+                    raise UserError(4, f"{self.folder}, step {step}: of format 2, which no run resumes from")
                 state = self._read(step, abstract, ocp.checkpoint_utils.construct_restore_args(abstract), progress)
             except UserError as error:
                 bad.append((step, str(error)))
@@ -190,7 +192,7 @@ class Checkpoints:
         self.wait()
         with self._trusted(step):
             found = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
-            if found["format"] != FORMAT:
+            if found["format"] not in (2, FORMAT):
                 raise ValueError(f"of format {found['format']}; this code reads {FORMAT}")
             if found.pop("sum") != _sum(found) or found["step"] != step:
                 raise ValueError("damaged: progress is not what was saved")

@@ -10,30 +10,19 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-
-def counted(items, total, what, size=lambda item: 1, stream=None):
-    """The items, and on stderr how many there were and the time left: at most a line in two seconds, none for few.
-
-    Args:
-        size: item -> how many it counts for.
-    """
-    stream, done, began = stream or sys.stderr, 0, time.monotonic()
-    shown = began
-    for item in items:
-        yield item
-        done, now = done + size(item), time.monotonic()
-        if done and now - shown > 2:
-            shown, left = now, int((now - began) / done * (total - done))
-            print(f"{done}/{total} {what}  {left // 60}:{left % 60:02d} left", file=stream, flush=True)
+from research import runs
+from research.stderr import Stderr
 
 
 class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
-    def __init__(self, folder, step, total, batch_size, stream=None, label=""):
-        """Continues the log of a run at `step`; metrics.jsonl has been cut back to it. Lines begin with the label."""
+    def __init__(self, folder, step, total, batch_size, rows="", stream=None, label=""):
+        """Continues the log of a run at `step`, up to which metrics.jsonl has `rows`. Lines begin with the label."""
         self.path, self.total, self.batch_size, self.shown = folder / "metrics.jsonl", total, batch_size, 0.0
-        self.stream, self.label = stream or sys.stderr, label
+        stream = stream or sys.stderr
+        self.stream, self.label = stream if isinstance(stream, Stderr) else Stderr(stream), label
+        self.lines = rows.splitlines(keepends=True)
         self.rate = 0.0  # examples a second, without the time to compile
         self.bar = None
         if self.stream.isatty():
@@ -44,15 +33,16 @@ class Log:
                 TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
             )
-            self.bar = Progress(*columns, console=Console(file=self.stream), transient=False)
+            self.bar = Progress(*columns, console=Console(file=self.stream.reader), transient=False)
             self.bar.start()
             self.task = self.bar.add_task("training", total=total, completed=step, text="")
         self.tensorboard = _Tensorboard(folder / "tensorboard", step, self.say)
 
     def row(self, step, split, values):
         """One row: each (step, split) once."""
+        self.lines.append(json.dumps({"step": step, "split": split, **values}) + "\n")
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            file.write(self.lines[-1])
         from tensorboardX import summary
 
         self.tensorboard.write(step, *(summary.scalar(f"{split}/{name}", value) for name, value in values.items()))
@@ -61,21 +51,35 @@ class Log:
         else:
             self.progress(step, values)
 
+    def rows(self):
+        """Returns the text of metrics.jsonl; if the file does not have it any more, it is written again."""
+        text = "".join(self.lines)
+        try:
+            same = self.path.read_bytes() == text.encode()
+        except OSError:
+            same = False
+        if not same:
+            runs.write_text(self.path, text)
+            self.say(f"{self.path}: was changed while the run wrote it; its rows were written again")
+        return text
+
     def progress(self, step, values):
         """Step, loss, examples a second and time left: on a bar at once, in plain lines once in five seconds."""
         text = f"loss {values.get('loss', math.nan):.4f}  {self.rate:,.0f} examples/s"
         if self.bar:
             self.bar.update(self.task, completed=step, text=text)
-        elif step == self.total or time.monotonic() - self.shown > 5:
+        if step == self.total or time.monotonic() - self.shown > 5:
             self.shown = time.monotonic()
             left = int((self.total - step) * self.batch_size / self.rate) if self.rate else 0
-            self.say(f"step {step}/{self.total}  {text}" + (f"  {left // 60}:{left % 60:02d} left" if left else ""))
+            line = f"step {step}/{self.total}  {text}" + (f"  {left // 60}:{left % 60:02d} left" if left else "")
+            self.stream.keep(f"{line}\n") if self.bar else self.say(line)
 
     def say(self, text):
         if self.bar:
             self.bar.console.print(text, highlight=False)
+            self.stream.keep(f"{text}\n")
         else:
-            print(f"{self.label}{text}", file=self.stream, flush=True)
+            print(f"{self.label}{text}", file=self.stream)
 
     def text(self, name, content):
         from tensorboardX import summary

@@ -9,10 +9,9 @@ import json
 import time
 
 import jax
-import numpy as np
 
 from research import config as configs
-from research import manifest, metrics, pictures, runs, sharding, signals
+from research import manifest, pictures, runs, sharding, signals
 from research.checkpoint import Checkpoints
 from research.data.batches import make_next_batch, read
 from research.data.order import step_examples
@@ -20,8 +19,10 @@ from research.errors import UserError
 from research.evaluation import PATIENCE, depth, finish
 from research.log import Log
 from research.program import Evaluate, Place, Read, Step, drive, of_one_run, peak_memory
+from research.progress import judge, no_progress, record
 from research.randomness import run_key
 from research.setup import absent_classes, prepare, resolve, summary
+from research.stderr import kept, lasting_stderr
 from research.warm_start import start_from
 
 
@@ -43,7 +44,7 @@ def train(config, workdir, *, file="", size="", devices=None, through=None):
     if finished is not None:
         return finished
     setup = prepare_run(config, dataset, mesh, workdir)
-    with signals.caught() as stop:
+    with signals.caught() as stop, lasting_stderr():
         own = run(setup, workdir, stop, began, file, size)
         own = through(own, workdir, setup.times["train"]) if through else own
         (result,) = drive([own], of_one_run(setup, stop))
@@ -85,31 +86,37 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
         if finished is not None:
             return finished
         runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer, together)
-        checkpoints = None
-        try:
-            checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
-            result = yield from _train(setup, folder, checkpoints, stop, began, together, label)
-            checkpoints.close()
-        except Exception as error:
-            code = getattr(error, "code", 1)
-            status = {0: "pruned", 6: "diverged", 130: "stopped", 143: "stopped"}.get(code, "failed")
-            with contextlib.suppress(UserError):  # the first error is the one to show
-                if checkpoints is not None:
-                    checkpoints.close()
-                runs.write_json(folder / "result.json", {"status": status, "reason": str(error)})
-            if isinstance(error, OSError):
-                raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
-            raise
-        runs.write_json(folder / "result.json", result)
+        with kept(folder / "log.txt"):
+            return (yield from _into(folder, setup, stop, began, together, label))
+
+
+def _into(folder, setup, stop, began, together, label):
+    """Trains in a folder that is locked and begun; result.json says how it ended."""
+    checkpoints = None
+    try:
+        checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
+        result = yield from _train(setup, folder, checkpoints, stop, began, together, label)
+        checkpoints.close()
+    except Exception as error:
+        code = getattr(error, "code", 1)
+        status = {0: "pruned", 6: "diverged", 130: "stopped", 143: "stopped"}.get(code, "failed")
+        with contextlib.suppress(UserError):  # the first error is the one to show
+            if checkpoints is not None:
+                checkpoints.close()
+            runs.write_json(folder / "result.json", {"status": status, "reason": str(error)})
+        if isinstance(error, OSError):
+            raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+        raise
+    runs.write_json(folder / "result.json", result)
     return result
 
 
 def _train(setup, folder, checkpoints, stop, began, together, label):
     times = setup.times
     restored = checkpoints.restore(setup.abstract)
-    progress = restored[2] if restored else _no_progress()
-    lost = runs.cut_rows(folder, progress["step"], progress["due"])
-    log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size, label=label)
+    progress = restored[2] if restored else no_progress()
+    lost = runs.restore_rows(folder, progress["step"], progress["rows"])
+    log = Log(folder, progress["step"], times["train"], setup.config.data.batch_size, progress["rows"], label=label)
     try:
         notes = [*absent_classes(setup), *manifest.slow_dtype(setup.config, setup.mesh.devices.flat)]
         for line in [*summary(setup.abstract.params), *lost, *notes, *setup.notes(streamed=False)]:
@@ -130,6 +137,7 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
             if found["test"] is None:
                 raise signals.stopped(stop, folder, progress["step"])
             log.row(best, "test", found["test"])
+        log.rows()
         for line in setup.notes(streamed=True):
             log.say(line)
         seconds = max(progress["train_seconds"], 1e-9)
@@ -182,12 +190,13 @@ def _steps(setup, progress, checkpoints, log, stop, began, together):
             values = yield from _evaluate(setup, step, "validation")
             if values is not None:
                 log.row(step, "validation", values)
-                _judge(values, progress, config)
+                judge(values, progress, config)
                 new = True
         progress["seconds"] = before + (time.monotonic() - began) / together
         stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
         over = step >= times["train"] or progress["stopped_early"]
         if new and (step % times["checkpoint"] == 0 or step == progress["best_step"] or stopping or over):
+            progress["rows"] = log.rows()
             checkpoints.save(step, (yield Read()), progress)
             new = False
         if stopping:
@@ -224,7 +233,7 @@ def _to(boundary, setup, progress, next_batch, log, stop, began, together):
         measured = wait()
         if at + count > timed_from:
             log.rate = (at + count - timed_from) * size / (time.monotonic() - mark)
-        _fetch(at, count, measured, progress, log, every)
+        record(at, count, measured, progress, log, every)
 
     while step < boundary and not stop:
         asked = time.monotonic()
@@ -246,49 +255,6 @@ def _to(boundary, setup, progress, next_batch, log, stop, began, together):
     progress["step"] = step
     progress["train_seconds"] += time.monotonic() - mark
     progress["timed_examples"] += (step - timed_from) * size
-
-
-def _fetch(step, count, measured, progress, log, every):
-    """Metrics of a dispatch of steps step + 1 ... step + count to the window that the next row sums up."""
-    measured = {name: np.reshape(np.stack(pair), (2, -1)) for name, pair in measured.items()}
-    for i in range(count):
-        step += 1
-        sums = {name: (float(pair[0, i]), float(pair[1, i])) for name, pair in measured.items()}
-        where = f"{log.path.parent}: step {step}"
-        metrics.check_finite({name: sums[name][0] for name in ("loss", "gradient_norm", "update_norm")}, where)
-        progress["window"] = metrics.add(progress["window"], sums)
-        if step % every == 0 or step == log.total:
-            values = metrics.means(progress["window"])
-            metrics.check_finite(values, where)
-            log.row(step, "train", values)
-            progress["window"] = {}
-
-
-def _judge(values, progress, config):
-    """Whether an evaluation is the best so far, and whether to stop."""
-    progress["validation"], progress["due"] = values, False
-    judged, watched = config.eval.metric, config.train.early_stopping.metric
-    value = metrics.get(values, judged, "config.eval.metric")
-    if metrics.is_better(value, (progress["best"] or {}).get(judged), config.eval.direction):
-        progress["best"], progress["best_step"] = values, progress["step"]
-    if watched is not None:
-        value = metrics.get(values, watched, "config.train.early_stopping.metric")
-        if metrics.is_better(value, progress["watched"], metrics.watched_direction(config)):
-            progress["watched"], progress["patience"] = value, 0
-        else:
-            progress["patience"] += 1
-        progress["stopped_early"] = progress["patience"] >= config.train.early_stopping.patience
-
-
-def _no_progress():
-    """What the loop knows beside the state; saved with it, as JSON."""
-    return {
-        "step": 0, "best": None, "best_step": None, "watched": None, "patience": 0, "stopped_early": False,
-        "validation": None,  # metrics at this very step, where it was evaluated
-        "due": False,  # whether an evaluation at this step is still to be made: a signal broke it off
-        "window": {}, "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0,
-        "first_step_seconds": None,
-    }  # fmt: skip
 
 
 def _next(step, every):

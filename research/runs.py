@@ -158,6 +158,7 @@ def check(workdir, config, dataset):
         ("checkpoints", pathlib.Path.is_dir),
         ("tensorboard", pathlib.Path.is_dir),
         ("metrics.jsonl", pathlib.Path.is_file),
+        ("log.txt", pathlib.Path.is_file),
     ):
         if (folder / name).exists() and not kind(folder / name):
             raise UserError(2, f"{folder / name}: not what a run folder has there; choose another --workdir")
@@ -306,40 +307,41 @@ def write_text(path, text):
 
 def read_rows(folder):
     """metrics.jsonl as a list; a line that is no row, as one that was cut off in writing, is left out."""
-    return [row for row in _lines(folder) if row is not None]
-
-
-def cut_rows(folder, step, due):
-    """Cuts metrics.jsonl back to a step: what is beyond it will be made again, as will the test row.
-
-    Args:
-        due: whether the evaluation at the step itself will be made again, too.
-
-    Returns:
-        lines for a person: on rows before the step that are lost, and where there are rows but no step to go on from.
-    """
-    path, found = pathlib.Path(folder) / "metrics.jsonl", _lines(folder)
-    here = lambda row: row["step"] < step or (row["step"] == step and not (due and row["split"] == "validation"))
-    kept = [i for i, row in enumerate(found) if row is not None and row["split"] != "test" and here(row)]
-    lost = [i + 1 for i in range(max(kept, default=0)) if found[i] is None]
-    write_text(path, "".join(json.dumps(found[i]) + "\n" for i in kept))
-    says = [f"{path}: line {i} is no row of ours, and is left out" for i in lost]
-    beyond = [row["step"] for row in found if row is not None]
-    if step == 0 and beyond:
-        says.append(f"{path}: has rows up to step {max(beyond)}, but there is no checkpoint: beginning again at step 0")
-    return says
-
-
-def _lines(folder):
-    """The rows of metrics.jsonl, None for each line that is none."""
     path = pathlib.Path(folder) / "metrics.jsonl"
-
-    def parse(line):
+    found = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:
-            return None
-        ours = isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("split"), str)
-        return row if ours else None
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("split"), str):
+            found.append(row)
+    return found
 
-    return [parse(line) for line in path.read_bytes().split(b"\n") if line] if path.is_file() else []
+
+def restore_rows(folder, step, text):
+    """Writes metrics.jsonl as it was at a step; the rows beyond it will be made again.
+
+    Args:
+        text: the rows up to the step, of its checkpoint; "" at step 0.
+
+    Returns:
+        lines for a person, if the file did not begin with these rows: it is moved to damaged/; and if it has rows, but
+        there is no step to go on from.
+
+    Raises:
+        UserError: 5.
+    """
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    found = path.read_bytes() if path.is_file() else b""
+    says = []
+    if not found.startswith(text.encode()):
+        says.append(f"{path}: is not as it was written up to step {step}: its rows are restored from the checkpoint")
+        if found:
+            says[0] += ", and the file is moved to damaged/"
+            (path.parent / "damaged").mkdir(exist_ok=True)
+            os.replace(path, path.parent / "damaged" / path.name)
+    elif step == 0 and (beyond := [row["step"] for row in read_rows(folder)]):
+        says.append(f"{path}: has rows up to step {max(beyond)}, but there is no checkpoint: beginning again at step 0")
+    write_text(path, text)
+    return says

@@ -253,6 +253,21 @@ def test_after_a_damaged_step_the_best_names_a_step_that_is_there(tmp_path, capl
     assert train(tmp_path, **options)["metrics"] == first["metrics"]  # step 12 is made again
 
 
+def test_a_step_of_the_format_without_rows_can_be_evaluated_and_not_resumed(tmp_path):
+    first = train(tmp_path, **ONE_KERNEL)
+    for step in (4, 8, 12):
+        for path in (tmp_path / "checkpoints" / str(step) / "progress").glob("metadata"):
+            content = json.loads(path.read_text())
+            del content["rows"], content["sum"]
+            content["format"] = 2
+            path.write_text(json.dumps({**content, "sum": checkpoint._sum(content)}))
+    assert runs.load(tmp_path).step == first["best_step"]
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(UserError, match="of format 2, which no run resumes from") as error:
+        train(tmp_path, **ONE_KERNEL)
+    assert error.value.code == 4
+
+
 @pytest.mark.parametrize("name,value", [("step", 96), ("best_step", 8), ("stopped_early", True), ("patience", 3)])
 def test_a_changed_progress_is_not_trusted(tmp_path, name, value, caplog):
     first = train(tmp_path)

@@ -5,9 +5,10 @@ import io
 import numpy as np
 from conftest import read_events
 
-from research import log as module
 from research import runs
-from research.log import Log, counted
+from research import stderr as module
+from research.log import Log
+from research.stderr import counted
 
 
 def test_a_row_is_in_both_files_at_once(tmp_path):

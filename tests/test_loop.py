@@ -18,7 +18,8 @@ from research.checkpoint import Checkpoints
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.log import Log
-from research.program import Step
+from research.program import Evaluate, Step
+from research.progress import judge, no_progress
 from research.randomness import run_key
 from research.setup import prepare, resolve
 from research.tasks import TASKS
@@ -162,10 +163,17 @@ def test_a_signal_in_an_evaluation_saves_and_goes_on_to_the_same_bits(tmp_path, 
     assert [b[2][name] for name in same] == [a[2][name] for name in same]
 
 
-@pytest.mark.parametrize(
-    "row", ['{"step": "7", "split": "train"}', "[]", '{"step": 7, "spl', '{"step": true, "split": "test"}']
-)
-def test_a_row_that_is_none_of_ours_is_left_out_and_made_again(tmp_path, monkeypatch, capsys, row):
+@pytest.mark.parametrize("change", [
+    lambda text: None,  # removed
+    lambda text: "",
+    lambda text: text[: len(text) // 3],
+    lambda text: "\0" * len(text),
+    lambda text: text.replace("loss", "cost", 1),
+    lambda text: "".join(text.splitlines(keepends=True)[1:]),
+    lambda text: text.replace("\n", '\n{"step": "7", "split": "train"}\n', 1),
+    lambda text: "\udcff" + text,
+])  # fmt: skip
+def test_rows_that_were_changed_before_a_resume_are_restored(tmp_path, monkeypatch, capsys, change):
     options = {"log__every_steps": 1, "train__steps": 20, "eval__every_steps": 10}
     train(tmp_path / "a", **options)
     with monkeypatch.context() as patched:
@@ -173,16 +181,48 @@ def test_a_row_that_is_none_of_ours_is_left_out_and_made_again(tmp_path, monkeyp
         with pytest.raises(UserError, match="stopped at step 10"):
             train(tmp_path / "b", **options)
     path = tmp_path / "b" / "metrics.jsonl"
-    path.write_text(path.read_text() + row)
+    changed = change(path.read_text())
+    path.unlink() if changed is None else path.write_text(changed, errors="surrogateescape")
+    found = path.read_bytes() if path.exists() else b""
     train(tmp_path / "b", **options)
     assert path.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
-    assert "is no row of ours" not in capsys.readouterr().err
-    (tmp_path / "b" / "result.json").unlink()
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:2], row, *lines[2:]]) + "\n")
+    said = capsys.readouterr().err
+    assert f"{path}: is not as it was written up to step 10: its rows are restored from the checkpoint" in said
+    assert not found or (tmp_path / "b" / "damaged" / "metrics.jsonl").read_bytes() == found
+    assert "are restored from the checkpoint" in (tmp_path / "b" / "log.txt").read_text()
+
+
+def test_rows_beyond_the_checkpoint_are_made_again_whatever_they_are(tmp_path, monkeypatch, capsys):
+    options = {"log__every_steps": 1, "train__steps": 20, "eval__every_steps": 10}
+    train(tmp_path / "a", **options)
+    with monkeypatch.context() as patched:
+        stop_at(8, patched)
+        with pytest.raises(UserError, match="stopped at step 10"):
+            train(tmp_path / "b", **options)
+    path = tmp_path / "b" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 11, "split": "train", "loss": 0.5}\n{"step": 12, "spl')
     train(tmp_path / "b", **options)
     assert path.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
-    assert "metrics.jsonl: line 3 is no row of ours" in capsys.readouterr().err
+    assert "restored" not in capsys.readouterr().err and not (tmp_path / "b" / "damaged").exists()
+
+
+@pytest.mark.parametrize("at", [6, 12])  # before a checkpoint, and before the row of the test split
+def test_rows_that_are_deleted_while_a_run_goes_on_are_written_again(tmp_path, at, capsys):
+    def deleting(run, folder, steps):
+        answer = None
+        while True:
+            try:
+                request = run.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(request, Step | Evaluate) and request.step == at:
+                (folder / "metrics.jsonl").unlink(missing_ok=True)
+            answer = yield request
+
+    loop.train(make_config(), tmp_path / "a", devices=jax.devices()[:1])
+    loop.train(make_config(), tmp_path / "b", devices=jax.devices()[:1], through=deleting)
+    rows, expected = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "ba")
+    assert rows == expected and "its rows were written again" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_rows_as_they_are(tmp_path, full_disk):
@@ -190,7 +230,7 @@ def test_a_full_disk_leaves_the_rows_as_they_are(tmp_path, full_disk):
     (tmp_path / "metrics.jsonl").write_text(rows)
     full_disk(8192)
     with pytest.raises(UserError, match="metrics.jsonl: cannot be written: File too large") as error:
-        runs.cut_rows(tmp_path, 1990, False)
+        runs.restore_rows(tmp_path, 1990, rows[: len(rows) // 2])
     assert error.value.code == 5 and (tmp_path / "metrics.jsonl").read_text() == rows
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -337,11 +377,11 @@ def test_a_metric_of_unknown_direction_is_judged_and_watched_by_the_stated_one(t
 
 
 def test_a_metric_towards_which_no_example_counts_is_named(tmp_path):
-    progress, values = loop._no_progress(), {"loss": 1.0}
+    progress, values = no_progress(), {"loss": 1.0}
     watched = {"eval__metric": "loss", "train__early_stopping__metric": "accuracy"}
     for options in ({"eval__metric": "accuracy"}, watched):
         with pytest.raises(UserError, match="metric: no example of .*validation counts towards accuracy") as error:
-            loop._judge(values, progress, make_config(**options))
+            judge(values, progress, make_config(**options))
         assert error.value.code == 3
 
 

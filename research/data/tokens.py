@@ -23,7 +23,7 @@ import numpy as np
 from research.data.cache import cache_home
 from research.data.cuts import LINES, cuts_of, normalized
 from research.errors import UserError
-from research.log import counted
+from research.stderr import counted
 
 FORMAT = "v2"  # of the files; in the folder's name
 BATCH = 1 << 21  # characters encoded at a time, by all cores; a token in the making takes some 175 bytes

@@ -31,6 +31,7 @@ from research.optimizers import make_optimizer
 from research.program import Place, Read, Step, drive
 from research.randomness import run_key
 from research.setup import build, resolve
+from research.stderr import lasting_stderr
 from research.train_step import eval_keys, eval_variables, make_update, run_steps
 
 # Leaves that are only ever used in arithmetic, so that they may be traced. The seed is one more: it makes the key.
@@ -83,7 +84,7 @@ def train(members, *, file="", size="", devices=None, form=None, through=()):
     config, dataset, mesh = resolve(members[0][0], devices, tokenizer)
     setup = loop.prepare_run(config, dataset, mesh, members[0][1])
     own = [configs.resolve(config, dataset, mesh.devices.size) for config, _ in members]
-    with signals.caught() as stop:
+    with signals.caught() as stop, lasting_stderr():
         program = Population(setup, own, form, stop)
         if not program.can_be_traced():
             return None

@@ -9,23 +9,9 @@ import time
 
 import pytest
 from conftest import ROOT, read_events
+from processes import train, wait_until
 
 from research import runs
-
-TINY = f"--config={ROOT}/configs/digits_cnn.py:tiny"
-
-
-def train(*flags, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    command = [sys.executable, "-m", "experiments.train", TINY, "--workdir=run", *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=environment, **pipes)
-
-
-def wait_until(true, process):
-    while not true():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
 
 
 def ends_well(process, line):

@@ -1,0 +1,113 @@
+"""stderr, which is for whoever watches: a run goes on without it, and log.txt keeps what it had.
+
+Its terminal may be closed, the reader of its pipe gone, its disk full.
+"""
+
+import collections
+import contextlib
+import io
+import os
+import sys
+import time
+import traceback
+
+from research.errors import UserError
+
+
+def counted(items, total, what, size=lambda item: 1, stream=None):
+    """The items, and on stderr how many there were and the time left: at most a line in two seconds, none for few.
+
+    Args:
+        size: item -> how many it counts for.
+    """
+    stream, done, began = stream or sys.stderr, 0, time.monotonic()
+    shown = began
+    for item in items:
+        yield item
+        done, now = done + size(item), time.monotonic()
+        if done and now - shown > 2:
+            shown, left = now, int((now - began) / done * (total - done))
+            print(f"{done}/{total} {what}  {left // 60}:{left % 60:02d} left", file=stream, flush=True)
+
+
+class Lasting(io.TextIOBase):
+    """A text stream without errors: once the stream beneath takes no more text, the rest of it is lost."""
+
+    def __init__(self, stream):
+        """stream: None where there is none, as with a closed stderr."""
+        self.stream = stream
+
+    def write(self, text):
+        if self.stream is not None:
+            try:
+                self.stream.write(text)
+                self.stream.flush()
+            except (OSError, ValueError):  # ValueError: it was closed
+                stream, self.stream = self.stream, None
+                # What is left in its buffer would be an error again when Python exits: it goes to the null device.
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, stream.fileno())
+                    os.close(nowhere)
+        return len(text)
+
+    def isatty(self):
+        return self.stream is not None and self.stream.isatty()
+
+
+class Stderr(io.TextIOBase):
+    """The stderr of a process that trains: its text goes to a reader, who may be gone, and to copies."""
+
+    def __init__(self, stream):
+        self.reader, self.copies = Lasting(stream), []
+        self.early = collections.deque(maxlen=1000)  # what was written before the first copy
+
+    def write(self, text):
+        self.reader.write(text)
+        self.keep(text)
+        return len(text)
+
+    def keep(self, text):
+        """Writes to the copies alone."""
+        if not self.copies:
+            self.early.append(text)
+        for copy in self.copies:
+            copy.write(text)
+
+    def isatty(self):
+        return self.reader.isatty()
+
+
+@contextlib.contextmanager
+def lasting_stderr():
+    """Within, sys.stderr is a Stderr."""
+    before = sys.stderr
+    if not isinstance(before, Stderr):
+        sys.stderr = Stderr(before)
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+@contextlib.contextmanager
+def kept(path):
+    """Within, a file gets a copy of what goes to sys.stderr, a Stderr; at the end the error that ended it."""
+    try:
+        file = path.open("a", encoding="utf-8", errors="backslashreplace")
+    except OSError:  # the record of a run is metrics.jsonl
+        file = None
+    stream, copy = sys.stderr, Lasting(file)
+    copy.write("".join(stream.early))
+    stream.copies.append(copy)
+    try:
+        yield
+    except Exception as error:
+        ours = isinstance(error, UserError)
+        copy.write(f"error: {error}\n" if ours else "".join(traceback.format_exception(error)))
+        raise
+    finally:
+        stream.copies.remove(copy)
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
