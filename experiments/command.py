@@ -189,7 +189,7 @@ def texts(text, file, flag):
         raise UserError(2, f"give {flag} or --file, and not both")
     if file is None:
         return [as_text(text)], [flag]
-    found = read_lines(file)
+    found = read_lines(file, pipe=True)
     if not found:
         raise UserError(3, f"{file}: holds no text")
     return found, [f"{file}, line {i + 1}" for i in range(len(found))]

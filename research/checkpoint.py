@@ -191,6 +191,9 @@ class Checkpoints:
         """
         self.wait()
         with self._trusted(step):
+            for path in (self.folder / str(step)).rglob("*"):
+                if not path.is_file() and not path.is_dir():  # Orbax would wait for a pipe
+                    raise ValueError(f"damaged: {path.name} is not a file")
             found = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
             if found["format"] not in (2, FORMAT):
                 raise ValueError(f"of format {found['format']}; this code reads {FORMAT}")

@@ -51,7 +51,7 @@ def load(folder):
     step, variables = read_best(folder)
     model = MODELS[config.model.name](**configs.arguments("model", config))
     task = TASKS[config.task.name](spec, **configs.arguments("task", config))
-    return Run(folder, config, step, model, variables, task, spec, spec.tokenizer, read_json(folder / "result.json"))
+    return Run(folder, config, step, model, variables, task, spec, spec.tokenizer, read_result(folder) or None)
 
 
 def as_folder(workdir):
@@ -148,8 +148,8 @@ def check(workdir, config, dataset):
         begun = lambda name: name == "lock" or name.startswith("config.json")
         if not all(begun(child.name) for child in folder.iterdir()):
             raise UserError(2, f"{folder}: not empty, and no run folder; choose another --workdir")
-    result = read_json(folder / "result.json")
-    if isinstance(result, dict) and result.get("status") == "finished":
+    result = read_result(folder)
+    if result.get("status") == "finished":
         if not {"metrics", "step", "best_step", "seconds"} <= set(result):
             raise UserError(2, f"{folder / 'result.json'}: not a result of ours; delete it to have it made again")
         return result
@@ -227,15 +227,21 @@ def lock(workdir):
     folder = pathlib.Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
+        file = (folder / "lock").open("a+", encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UserError(5, f"{folder}: cannot be written: {error.strerror}") from error
-    with file:
+        raise UserError(
+            5, f"{error.filename or folder / 'lock'}: cannot be written: {error.strerror or error}"
+        ) from error
+    with file, _directory(folder) as directory:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _lock_directory(directory)
+        except BlockingIOError:
             file.seek(0)
-            raise UserError(7, f"{folder}: being written by process {file.read().strip() or 'unknown'}") from None
+            owner = " ".join(file.read(100).split()) or "unknown, which has another lock file"
+            raise UserError(7, f"{folder}: being written by process {owner}") from None
+        except OSError as error:
+            raise UserError(5, f"{folder}: cannot be locked: {error.strerror}") from error
         try:
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}\n")
@@ -243,6 +249,26 @@ def lock(workdir):
         except OSError as error:
             raise UserError(5, f"{folder / 'lock'}: cannot be written: {error.strerror}") from error
         yield folder
+
+
+@contextlib.contextmanager
+def _directory(folder):
+    """A descriptor of a directory."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+def _lock_directory(number):
+    """Locks a directory, too, so that a run whose lock file was deleted still has a lock."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # NFS locks no directories
+        return
 
 
 def begin(folder, config, file, size, data, tokenizer=None, together=1):
@@ -275,13 +301,30 @@ def read_json(path):
         UserError: 2, where it is not JSON.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(2, f"{path}: not a file; remove it")
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(2, f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(2, f"{path}: not JSON: {error}") from error
+
+
+def read_result(folder):
+    """Returns what result.json holds; {} if there is none yet.
+
+    Raises:
+        UserError: 2, if it is not an object with a status.
+    """
+    path = pathlib.Path(folder) / "result.json"
+    result = read_json(path)
+    if result is None:
+        return {}
+    if not isinstance(result, dict) or not isinstance(result.get("status"), str):
+        raise UserError(2, f"{path}: not a result of ours; delete it to have it made again")
+    return result
 
 
 def write_json(path, data):
@@ -312,7 +355,7 @@ def read_rows(folder):
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("split"), str):
             found.append(row)

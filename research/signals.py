@@ -29,7 +29,11 @@ def caught():
 
 
 def stopped(received, folder, step=None):
-    """The error that a run ends with which a signal stopped, or a sweep, which has no step."""
-    where, by = "" if step is None else f" at step {step}", signal.Signals(received[0]).name
-    message = f"{folder}: stopped{where} by {by}; the state was saved, the same command goes on"
-    return UserError(128 + received[0], message)
+    """Returns the error of a run that a signal stopped at a step, or of a sweep, which has no step."""
+    by = signal.Signals(received[0]).name
+    if step == 0:
+        message = f"stopped by {by} before its first step; nothing was saved, the same command starts again"
+    else:
+        where = "" if step is None else f" at step {step}"
+        message = f"stopped{where} by {by}; the state was saved, the same command goes on"
+    return UserError(128 + received[0], f"{folder}: {message}")

@@ -165,7 +165,7 @@ def test_plot_names_what_it_cannot_draw(tmp_path, capsys):
     (lacking / "result.json").write_text("[1]")
     assert run_script("plot", tmp_path / "runs", f"--output={tmp_path / 'b.png'}") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {lacking}: ") and not (tmp_path / "b.png").exists()
+    assert line.startswith(f"error: {lacking}/result.json: ") and not (tmp_path / "b.png").exists()
 
 
 def test_the_fewest_seeds_of_several_groups_are_told(tmp_path):

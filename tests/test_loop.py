@@ -18,7 +18,7 @@ from research.checkpoint import Checkpoints
 from research.errors import UserError
 from research.evaluation import evaluate
 from research.log import Log
-from research.program import Evaluate, Step
+from research.program import Evaluate, Place, Step
 from research.progress import judge, no_progress
 from research.randomness import run_key
 from research.setup import prepare, resolve
@@ -477,6 +477,46 @@ def test_a_folder_that_another_process_writes_is_refused(tmp_path):
         with pytest.raises(UserError, match="123 on elsewhere") as error:
             train(tmp_path)
     assert error.value.code == 7
+
+
+def test_a_run_whose_lock_file_was_deleted_is_still_locked(tmp_path):
+    with runs.lock(tmp_path):
+        (tmp_path / "lock").unlink()
+        with pytest.raises(UserError, match="being written by process unknown") as error:
+            train(tmp_path)
+    assert error.value.code == 7 and [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert train(tmp_path)["status"] == "finished"
+
+
+def test_a_lock_is_any_bytes_and_a_folder_in_its_place_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "lock").write_bytes(b"\xff\xfe\n123" * 1000)
+    with runs.lock(tmp_path / "a"):
+        (tmp_path / "a" / "lock").write_bytes(b"\xff\xfe\n123" * 1000)
+        with (
+            pytest.raises(UserError, match="being written by process \ufffd\ufffd 123") as error,
+            runs.lock(tmp_path / "a"),
+        ):
+            pass
+    assert error.value.code == 7 and len(str(error.value)) < 300
+    (tmp_path / "b" / "lock").mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot be written: Is a directory") as error, runs.lock(tmp_path / "b"):
+        pass
+    assert error.value.code == 5
+
+
+def test_a_signal_before_the_first_step_says_that_nothing_was_saved(tmp_path):
+    def signalled(run, folder, steps):
+        request = run.send(None)
+        assert isinstance(request, Place)
+        signal.raise_signal(signal.SIGTERM)
+        run.send((yield request))
+
+    with pytest.raises(UserError, match="stopped by SIGTERM before its first step; nothing was saved") as error:
+        loop.train(make_config(), tmp_path / "b", devices=jax.devices()[:1], through=signalled)
+    assert error.value.code == 143 and not list((tmp_path / "b" / "checkpoints").iterdir())
+    assert runs.read_result(tmp_path / "b")["status"] == "stopped"
+    assert train(tmp_path / "b")["metrics"] == train(tmp_path / "a")["metrics"]
 
 
 def test_a_read_only_folder_is_refused_and_left_alone(tmp_path):

@@ -1,5 +1,8 @@
 """The reader of users' text files: what a line is, which bytes are text, and where those that are not stand."""
 
+import os
+import threading
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,17 @@ def test_a_file_is_its_text_whatever_the_blocks(tmp_path_factory, text, size):
         path.write_bytes((mark + text).encode())
         expected = text if mark else text.removeprefix("\ufeff")
         assert "".join(read_blocks(path, size)) == read_text(path) == expected
+
+
+def test_a_pipe_is_read_where_a_flag_names_it_and_refused_in_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="a pipe; a file is needed here") as error:
+        read_lines(tmp_path / "pipe")
+    assert error.value.code == 3
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("one\ntwo\n",))
+    writer.start()
+    assert read_lines(tmp_path / "pipe", pipe=True) == ["one", "two"]
+    writer.join()
 
 
 def test_lines_end_at_a_line_feed_with_or_without_a_carriage_return_and_nowhere_else():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -215,6 +216,11 @@ BROKEN = [  # a file of the run folder, what it holds instead, the scripts' code
     ("config.json", "{}", 2),
     ("config.json", '{"format": 1, "config": 5}', 2),
     ("result.json", '{"status": "finished"}', 2),
+    ("result.json", "[]", 2),
+    ("result.json", '["finished"]', 2),
+    ("result.json", '{"status": ["finished"]}', 2),
+    ("result.json", "[" * 100_000 + "]" * 100_000, 2),
+    ("config.json", '{"a":' * 100_000 + "1" + "}" * 100_000, 2),
     ("manifest.json", '[{"data": {}}]', 2),
     ("manifest.json", "[]", 2),
 ]
@@ -227,6 +233,39 @@ def test_a_broken_run_folder_is_one_line(run, tmp_path, capsys, name, content, c
     script = "evaluate" if name == "manifest.json" else "train"
     assert run_script(script, f"--workdir={tmp_path}/run") == code
     assert one_line(capsys).startswith("error: ")
+
+
+@pytest.fixture
+def ten_seconds():
+    """Whatever waits for ever is an error."""
+
+    def over(number, frame):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "result.json", "manifest.json", "metrics.jsonl", "log.txt", "lock", "*"]
+)
+def test_a_pipe_where_a_run_folder_has_a_file_is_refused(run, tmp_path, capsys, caplog, name, ten_seconds):
+    shutil.copytree(run, tmp_path / "run")
+    if name == "*":
+        path = max((tmp_path / "run/checkpoints/30").rglob("state/**/d/*"), key=lambda path: path.stat().st_size)
+    else:
+        path = tmp_path / "run" / name
+    (tmp_path / "run/result.json").unlink()
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    code = run_script("train", f"--workdir={tmp_path}/run")
+    if name == "*":  # that step is set aside, and another one taken
+        assert code == 0 and "is not a file; going on from step" in caplog.text
+    else:
+        assert code in (2, 5) and name in one_line(capsys)
 
 
 def test_a_file_where_a_folder_should_be_is_refused(tmp_path, capsys):

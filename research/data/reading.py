@@ -23,9 +23,9 @@ def read_text(path):
     return "".join(read_blocks(path))
 
 
-def read_lines(path):
-    """Returns the lines of a file as a list, without their ends; see `read_text`."""
-    return split_lines(read_text(path))
+def read_lines(path, pipe=False):
+    """Returns the lines of a file as a list, without their ends; see `read_blocks`."""
+    return split_lines("".join(read_blocks(path, pipe=pipe)))
 
 
 def split_lines(text):
@@ -34,10 +34,16 @@ def split_lines(text):
     return lines if lines[-1] else lines[:-1]
 
 
-def read_blocks(path, size=1 << 20):
-    """Yields the text of a file in blocks of `size` bytes; see `read_text`."""
+def read_blocks(path, size=1 << 20, pipe=False):
+    """Yields the text of a file in blocks of `size` bytes; see `read_text`.
+
+    Args:
+        pipe: whether the file may be a pipe, which is waited for until someone writes to it.
+    """
     path, decoder = pathlib.Path(path), codecs.getincrementaldecoder("utf-8")()
     try:
+        if not pipe and path.is_fifo():
+            raise UserError(3, f"{path}: a pipe; a file is needed here")
         with path.open("rb") as file:
             offset, lines = _skip_mark(file, path), 0
             while data := file.read(size):

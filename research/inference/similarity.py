@@ -179,6 +179,6 @@ def _rows(vectors):
 
 def _lines(path):
     """Numbered lines of a text file, without empty ones and those that begin with #."""
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(path, pipe=True), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line.strip()

@@ -62,6 +62,8 @@ def read_weights(folder):
     if not there:
         raise UserError(3, f"{folder}: no weights: neither {WEIGHTS} nor {INDEX}")
     path = folder / there[0]
+    if not path.is_file():
+        raise UserError(3, f"{path}: not a file")
     if path.name in (*PICKLES, *OTHERS):
         how = "a pickle, which may run code when it is read" if path.name in PICKLES else "not safetensors"
         raise UserError(
@@ -112,7 +114,7 @@ def _tensors(path):
     begin = 8 + int.from_bytes(data[:8], "little")
     try:
         header = json.loads(bytes(data[8:begin]), object_pairs_hook=_once)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(3, f"{path}: its header: {error}") from error
     tensors = {}
     for name, entry in header.items():

@@ -88,7 +88,7 @@ def _record(folder):
     try:
         saved = runs.read_saved(folder)
         config = configs.leaves(configs.from_json(saved["config"]))
-        result = runs.read_json(folder / "result.json") or {}
+        result = runs.read_result(folder)
         starts = tuple(runs.read_json(folder / "manifest.json") or ())
         status = result.get("status", "begun")
         reason = result.get("reason", "")

@@ -234,7 +234,7 @@ def _begin(plan):
 
 def is_over(folder):
     """Whether nothing is left to do in a trial's folder."""
-    return (runs.read_json(folder / "result.json") or {}).get("status") in OVER
+    return runs.read_result(folder).get("status") in OVER
 
 
 def _give(plan, slot, job, hire, search):

@@ -101,7 +101,7 @@ class Search:
                 self._known(point)
                 self.running[point.name] = asked
                 self._beat(asked)
-                result = runs.read_json(self.plan.folder / point.name / "result.json") or {}
+                result = runs.read_result(self.plan.folder / point.name)
                 if result.get("status") in schedule.OVER:  # before a driver that is gone could tell
                     self._tell(point.name, result)
                 else:  # what an earlier try left is no result of this one
@@ -145,7 +145,7 @@ class Search:
     def look(self):
         """Tells what became of trials that are over, as their folders have it, and that the others still run."""
         for name in list(self.running):
-            result = runs.read_json(self.plan.folder / name / "result.json") or {}
+            result = runs.read_result(self.plan.folder / name)
             if result.get("status") not in (None, "stopped"):
                 self._tell(name, result)
         if time.monotonic() > self.next_beat:

@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 
 def look(trial, folder):
     """Reads a trial's folder."""
-    result = runs.read_json(folder / "result.json") or {}
+    result = runs.read_result(folder)
     status = result.get("status", "begun" if runs.is_begun(folder) else "waiting")
     metric, direction = trial.config.eval.metric, trial.config.eval.direction
     if status == "finished":
