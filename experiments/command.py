@@ -253,6 +253,8 @@ def process_settings():
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl for a flag of theirs
     logging.set_verbosity(logging.ERROR)
     warnings.filterwarnings("ignore")
+    # For a process that cleans up after one that has ended at once, and would have the last word.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

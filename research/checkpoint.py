@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from research.errors import UserError
+from research.stderr import warn
 
 FORMAT = 3  # 1 averaged the parameters alone, and had no sum of its progress; 2 had no rows of metrics: not resumed
 SMALL = 2**26  # bytes of a state that is saved in half the time as NumPy's arrays, for one more copy in memory
@@ -79,7 +80,7 @@ class Checkpoints:
             if self._is_complete(best):
                 ocp.PyTreeCheckpointer().save(place / "evaluation", self._evaluation(best))
         except UserError as error:  # damaged since it was saved
-            _warn("%s", error)
+            warn(error)
             return
         if (place / "state").is_dir():
             os.replace(place / "state", removed)
@@ -115,7 +116,7 @@ class Checkpoints:
                 bad.append((step, str(error)))
                 continue
             for damaged, reason in bad:
-                _warn("%s; going on from step %d", reason, step)
+                warn(f"{reason}; going on from step {step}")
                 self._set_aside(damaged)
             return step, state, self._with_a_best_that_is_there(step, progress)
         if steps:
@@ -133,7 +134,7 @@ class Checkpoints:
         except UserError as error:
             found = step if progress["validation"] else None
             known = "unknown" if found is None else f"step {found}"
-            _warn("%s; going on from step %d, the best is now %s", error, step, known)
+            warn(f"{error}; going on from step {step}, the best is now {known}")
             if best in self.steps():
                 self._set_aside(best)
             return {**progress, "best": progress["validation"], "best_step": found}
@@ -267,7 +268,7 @@ def read_best(folder):
                 bad[step] = str(error)
                 continue
             for reason in bad.values():
-                _warn("%s; step %d is read in its place", reason, step)
+                warn(f"{reason}; step {step} is read in its place")
             return step, variables
         raise UserError(4, f"{place}: no step can be trusted: {'; '.join(bad.values())}")
     finally:
@@ -283,10 +284,6 @@ def _best_step(checkpoints, steps, bad):
         except UserError as error:
             bad[step] = str(error)
     return []
-
-
-def _warn(*message):
-    logging.getLogger("research").warning(*message)
 
 
 def _sum(progress):

@@ -9,6 +9,7 @@ import numpy as np
 from research import metrics, sharding
 from research.data.batches import eval_batches
 from research.train_step import make_eval_step
+from research.watchdog import alive
 
 IN_FLIGHT = 8  # dispatches; a deeper queue of collectives deadlocks XLA's CPU devices
 PATIENCE = 2.0  # seconds of dispatched work that a signal waits for, unless a single dispatch takes longer
@@ -62,6 +63,7 @@ def accumulate(setup, role, each, *, split=lambda tree: [tree], stop=()):
             for name, array in arrays.items():
                 kept[i, name].append(array[mask > 0])
         ends.append(time.monotonic())
+        alive()
 
     for examples, batch in eval_batches(setup.splits[role], size, jax.process_index(), jax.process_count()):
         if stop:

@@ -66,6 +66,9 @@ FIELDS = {
     "train.parallel": Field(str, "jit", "jit (arrays sharded over a mesh) or pmap (replicated state)"),
     "train.microbatches": Field(int, 1, "parts that a batch is cut into; gradients are added, exactly"),
     "train.steps_per_call": Field(int, 1, "steps in one dispatch"),
+    "train.hang_seconds": Field(
+        float | None, 1800.0, "seconds without a step or a batch of evaluation that end the process; none: never"
+    ),
     "train.ema": Field(
         float | None, None, "decay of averages of parameters and batch statistics, which evaluation then reads"
     ),
@@ -166,7 +169,9 @@ BOUNDS = {
     **dict.fromkeys(("warmup_steps", "warmup_epochs", "decay_steps", "decay_epochs"), (0, math.inf, True)),
     **dict.fromkeys(("memory_limit_bytes", "epochs", "rotation"), (0, math.inf, True)),
     **dict.fromkeys(("boundaries_steps", "boundaries_epochs"), (0, math.inf, True)),
-    **dict.fromkeys(("every_epochs", "clip_norm", "eps", "initial_accumulator_value"), (1e-30, math.inf, True)),
+    **dict.fromkeys(
+        ("every_epochs", "hang_seconds", "clip_norm", "eps", "initial_accumulator_value"), (1e-30, math.inf, True)
+    ),
     "boundary_factors": (0, 1, True),
     "scale": (0, 1, False),
     "vocabulary_size": (5, math.inf, True),

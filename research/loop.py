@@ -24,6 +24,7 @@ from research.randomness import run_key
 from research.setup import absent_classes, prepare, resolve, summary
 from research.stderr import kept, lasting_stderr
 from research.warm_start import start_from
+from research.watchdog import alive, watched
 
 
 def train(config, workdir, *, file="", size="", devices=None, through=None):
@@ -86,7 +87,8 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
         if finished is not None:
             return finished
         runs.begin(folder, setup.config, file, size, data, setup.dataset.tokenizer, together)
-        with kept(folder / "log.txt"):
+        fail = lambda reason: _write_end(folder, "failed", reason)
+        with kept(folder / "log.txt"), watched(folder, setup.config.train.hang_seconds, fail):
             return (yield from _into(folder, setup, stop, began, together, label))
 
 
@@ -103,12 +105,16 @@ def _into(folder, setup, stop, began, together, label):
         with contextlib.suppress(UserError):  # the first error is the one to show
             if checkpoints is not None:
                 checkpoints.close()
-            runs.write_json(folder / "result.json", {"status": status, "reason": str(error)})
+            _write_end(folder, status, str(error))
         if isinstance(error, OSError):
             raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
         raise
     runs.write_json(folder / "result.json", result)
     return result
+
+
+def _write_end(folder, status, reason):
+    runs.write_json(folder / "result.json", {"status": status, "reason": reason})
 
 
 def _train(setup, folder, checkpoints, stop, began, together, label):
@@ -234,6 +240,7 @@ def _to(boundary, setup, progress, next_batch, log, stop, began, together):
         if at + count > timed_from:
             log.rate = (at + count - timed_from) * size / (time.monotonic() - mark)
         record(at, count, measured, progress, log, every)
+        alive()
 
     while step < boundary and not stop:
         asked = time.monotonic()

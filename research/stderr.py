@@ -30,6 +30,11 @@ def counted(items, total, what, size=lambda item: 1, stream=None):
             print(f"{done}/{total} {what}  {left // 60}:{left % 60:02d} left", file=stream, flush=True)
 
 
+def warn(text):
+    """Prints a line on what was not as it should be, and was helped."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 class Lasting(io.TextIOBase):
     """A text stream without errors: once the stream beneath takes no more text, the rest of it is lost."""
 

@@ -224,21 +224,22 @@ def rewrite(folder, step, name, value):
     path.write_text(json.dumps({**content, name: value}))
 
 
-def test_a_damaged_best_step_is_said_and_the_newest_good_one_takes_its_place(tmp_path, caplog):
+def test_a_damaged_best_step_is_said_and_the_newest_good_one_takes_its_place(tmp_path, capsys):
     options = {**ONE_KERNEL, **FIRST}
     assert train(tmp_path, **options)["best_step"] == 4
     flip(tmp_path, 4)
     assert runs.load(tmp_path).step == 12
-    assert "step 4: damaged" in caplog.text and "step 12 is read in its place" in caplog.text
-    caplog.clear()
+    said = capsys.readouterr().err
+    assert "step 4: damaged" in said and "step 12 is read in its place" in said
     (tmp_path / "result.json").unlink()
     again = train(tmp_path, **options)  # to the end, not into the error that the best step would raise there
-    assert "step 4: damaged" in caplog.text and "going on from step 12, the best is now step 12" in caplog.text
+    said = capsys.readouterr().err
+    assert "step 4: damaged" in said and "going on from step 12, the best is now step 12" in said
     assert again["best_step"] == 12 and (tmp_path / "checkpoints" / "12").is_dir()
     assert (tmp_path / "damaged" / "4").is_dir() and not (tmp_path / "checkpoints" / "4").exists()
 
 
-def test_after_a_damaged_step_the_best_names_a_step_that_is_there(tmp_path, caplog):
+def test_after_a_damaged_step_the_best_names_a_step_that_is_there(tmp_path, capsys):
     """Step 12 is the newest and the best, so that the best before it, 8, is gone; then 12 is damaged."""
     options = {**ONE_KERNEL, "checkpoint__every_steps": 2, "checkpoint__keep": 2}
     first = train(tmp_path, **options)
@@ -249,7 +250,8 @@ def test_after_a_damaged_step_the_best_names_a_step_that_is_there(tmp_path, capl
     step, _, progress = checkpoints.restore(make_setup(**{**OPTIONS, **options}).abstract)
     checkpoints.close()
     assert step == 10 and progress["best_step"] is None
-    assert "step 12: damaged" in caplog.text and "going on from step 10, the best is now unknown" in caplog.text
+    said = capsys.readouterr().err
+    assert "step 12: damaged" in said and "going on from step 10, the best is now unknown" in said
     assert train(tmp_path, **options)["metrics"] == first["metrics"]  # step 12 is made again
 
 
@@ -269,12 +271,12 @@ def test_a_step_of_the_format_without_rows_can_be_evaluated_and_not_resumed(tmp_
 
 
 @pytest.mark.parametrize("name,value", [("step", 96), ("best_step", 8), ("stopped_early", True), ("patience", 3)])
-def test_a_changed_progress_is_not_trusted(tmp_path, name, value, caplog):
+def test_a_changed_progress_is_not_trusted(tmp_path, name, value, capsys):
     first = train(tmp_path)
     rewrite(tmp_path, 12, name, value)
     (tmp_path / "result.json").unlink()
     assert train(tmp_path)["metrics"] == first["metrics"]
-    assert "step 12: damaged: progress is not what was saved; going on from step 8" in caplog.text
+    assert "step 12: damaged: progress is not what was saved; going on from step 8" in capsys.readouterr().err
 
 
 def test_a_step_under_another_number_is_not_trusted(tmp_path):

@@ -75,7 +75,7 @@ def test_rooms_of_the_library_are_the_known_ones():
     """A new file beside the spine needs a reason: what is no part of a run from top to bottom has a room."""
     spine = """__init__ backend checkpoint config errors evaluation fields generation log loop manifest metrics
                optimizers pictures program progress randomness runs setup sharding signals stderr
-               train_step warm_start"""
+               train_step warm_start watchdog"""
     rooms = {"models", "tasks", "data", "inference", "studies", "pretrained"}
     assert {path.stem for path in (ROOT / "research").glob("*.py")} == set(spine.split())
     assert {path.parent.name for path in (ROOT / "research").glob("*/*.py")} == rooms

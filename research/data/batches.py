@@ -1,8 +1,13 @@
 """Batches of a split by two roads, the same bit for bit: arrays in memory, or a stream that worker processes decode."""
 
 import gc
+import logging
 import multiprocessing
+import multiprocessing.connection
+import os
+import re
 import signal
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +16,9 @@ from research.data.cache import cached
 from research.data.dataset import UNTAGGED
 from research.data.order import Lengths, share, step_examples
 from research.errors import UserError
+from research.stderr import warn
+
+RESTARTS = 3  # of data workers, in one process
 
 
 class Split(NamedTuple):
@@ -186,13 +194,40 @@ def train_batches(split, seed, batch_size, first, last, process=0, processes=1):
     return iter(stream.to_iter_dataset(in_worker).mp_prefetch(options))
 
 
+def _steady(split, seed, batch_size, first, last, *processes):
+    """The batches of `train_batches`. If one of its workers dies, as where memory runs out, all are started again.
+
+    Raises:
+        UserError: 3, where that was done RESTARTS times.
+    """
+    step, deaths = first, 0
+    while True:
+        try:
+            for batch in train_batches(split, seed, batch_size, step, last, *processes):
+                yield batch
+                step += 1
+            return
+        except RuntimeError as error:  # Grain's only one
+            code = re.search(r"Worker process was terminated unexpectedly with exit code (-?\d+)", str(error))
+            if code is None:
+                raise
+            code, deaths = int(code[1]), deaths + 1
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            what = f"data set {split.dataset.name}, split {split.text}, step {step}: a data worker {how}"
+            if deaths > RESTARTS:
+                raise UserError(
+                    3, f"{what}, the {deaths}th one; it may need more memory: give a lower config.data.workers"
+                ) from error
+            warn(f"{what}; the workers are started again")
+
+
 def make_next_batch(split, k, stacked, *own):
     """next_batch(most) -> steps of the next dispatch, at most k and so many, and its batch; [k, B, ...] if stacked.
 
     Args:
         own: of train_batches, behind the split.
     """
-    batches = train_batches(split, *own)
+    batches = _steady(split, *own)
 
     def next_batch(most):
         count = min(k, most)
@@ -226,9 +261,17 @@ class _Steps:
 
         if multiprocessing.parent_process() is not None:  # Ctrl-C is for the run: its workers are ended by it
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            threading.Thread(target=_end_with_parent, daemon=True).start()
+            logging.getLogger("absl").setLevel(logging.ERROR)  # as the process that trains has it
         self.__dict__.update(state)
         origin, text, pieces = state["split"]
         self.split = _streamed(open_dataset(*origin), text, pieces, 0)
+
+
+def _end_with_parent():
+    """Ends a worker once the process that trains is gone, which may have been killed."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def eval_batches(split, batch_size, process=0, processes=1):

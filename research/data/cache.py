@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -11,6 +10,8 @@ import time
 import zlib
 
 import numpy as np
+
+from research.stderr import warn
 
 
 def cache_home():
@@ -32,7 +33,7 @@ def cached(name, make):
         try:
             return _read(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            logging.getLogger("research").warning("%s: damaged, or older: %r; making it again", folder, error)
+            warn(f"{folder}: damaged, or older: {error!r}; making it again")
             shutil.rmtree(folder, ignore_errors=True)
     arrays, notes = make()
     _store(folder, arrays, notes)
