@@ -259,7 +259,15 @@ def process_settings():
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    sys.unraisablehook = _unraisable
     keep_freed_memory()
+
+
+def _unraisable(found):
+    """Shows an exception that nobody can catch. After a failed save, TensorStore's threads report each array that was
+    not written to an event loop that Orbax has closed: the save itself has raised the error."""
+    if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(found)
 
 
 def keep_freed_memory():

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import zlib
 
@@ -31,7 +32,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep=1):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each step of each save
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells each step of each save, and each error
         self.folder = pathlib.Path(folder).absolute()
         self.retention, self.keep = _NewestAndBest(keep), keep
         options = ocp.CheckpointManagerOptions(preservation_policy=self.retention, enable_async_checkpointing=True)
@@ -58,13 +59,17 @@ class Checkpoints:
         }
         try:
             self.manager.wait_until_finished()
+            # Orbax's threads wait for minutes for a folder that could not be made.
+            probe = self.folder / ".probe"
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
             if step in self.manager.all_steps():
                 self.manager.delete(step)
             self._reduce(progress["best_step"], newest=sorted([*self.steps(), step])[-self.keep :])
             if not self.manager.save(step, args=ocp.args.Composite(**items), force=True):
                 raise UserError(5, f"{self.folder}: step {step} was not saved: a newer one is there")
         except _WRITING as error:
-            raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
+            raise self._not_written(error) from error
 
     def _reduce(self, best, newest):
         """Replaces the state of the best step by the variables that evaluation reads, unless it is among the newest.
@@ -220,14 +225,24 @@ class Checkpoints:
         try:
             self.manager.wait_until_finished()
         except _WRITING as error:
-            raise UserError(5, f"{self.folder}: cannot be written: {error}") from error
+            raise self._not_written(error) from error
 
     def close(self):
-        """Waits for the last save, whose error it raises, and gives up what Orbax holds."""
+        """Waits for the last save and gives up what Orbax holds.
+
+        Raises:
+            UserError: 5, where it could not be written.
+        """
         try:
-            self.wait()
-        finally:
+            self.manager.wait_until_finished()
             self.manager.close()
+        except _WRITING as error:
+            with contextlib.suppress(*_WRITING):  # Orbax raises the error of each item
+                self.manager.close()
+            raise self._not_written(error) from error
+
+    def _not_written(self, error):
+        return UserError(5, f"{self.folder}: cannot be written: {_reason(error)}")
 
 
 class _NewestAndBest:
@@ -284,6 +299,13 @@ def _best_step(checkpoints, steps, bad):
         except UserError as error:
             bad[step] = str(error)
     return []
+
+
+def _reason(error):
+    """Returns what a failed write says in a few words: the operating system's, where they are in TensorStore's text."""
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
 
 
 def _sum(progress):

@@ -105,6 +105,7 @@ def _into(folder, setup, stop, began, together, label):
         with contextlib.suppress(UserError):  # the first error is the one to show
             if checkpoints is not None:
                 checkpoints.close()
+        with contextlib.suppress(UserError):
             _write_end(folder, status, str(error))
         if isinstance(error, OSError):
             raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
