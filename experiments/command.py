@@ -18,7 +18,7 @@ from research import runs, warm_start
 from research.data import hub
 from research.data.cache import cache_home
 from research.data.reading import read_lines
-from research.errors import UserError
+from research.errors import UserError, out_of_memory
 from research.inference import folder_run
 from research.stderr import lasting_stderr
 
@@ -114,10 +114,14 @@ def _exit_code(make_parser, main):
         print(f"error: {error}", file=sys.stderr)
     except BrokenPipeError:  # the reader of stdout went away, as head does
         code = 141
-    except Exception:
+    except Exception as error:
         code = 1
-        traceback.print_exc()
-        print(REPORT, file=sys.stderr)
+        if memory := out_of_memory(error):
+            code = memory.code
+            print(f"error: {memory}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+            print(REPORT, file=sys.stderr)
     return code
 
 

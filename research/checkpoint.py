@@ -98,7 +98,7 @@ class Checkpoints:
     def steps(self):
         return sorted(self.manager.all_steps())
 
-    def restore(self, abstract):
+    def restore(self, abstract, at_most=None):
         """The newest step that can be trusted: (step, state, progress); None where there is none at all.
 
         Damaged steps are moved to damaged/ beside the folder, so that they will be saved again. Where the best step is
@@ -106,11 +106,16 @@ class Checkpoints:
 
         Args:
             abstract: TrainState of ShapeDtypeStructs with the shardings to restore onto, of any number of devices.
+            at_most: the newest step of interest, for a run that goes back; those that no signal has saved come first.
 
         Raises:
             UserError: 4, where there are steps and none of them can be read.
         """
         bad, steps = [], self.steps()
+        if at_most is not None:
+            self.wait()
+            steps = [step for step in self.steps() if step <= at_most]
+            steps.sort(key=lambda step: (self.progress(step)["scheduled"], step))
         for step in filter(self._is_complete, reversed(steps)):
             try:
                 progress = self.progress(step)
@@ -143,6 +148,12 @@ class Checkpoints:
             if best in self.steps():
                 self._set_aside(best)
             return {**progress, "best": progress["validation"], "best_step": found}
+
+    def discard_after(self, step):
+        """Deletes the steps beyond one: the run has gone back to it, and will save them again."""
+        for other in self.steps():
+            if other > step:
+                self.manager.delete(other)
 
     def _set_aside(self, step):
         place = self.folder.parent / "damaged"

@@ -379,6 +379,8 @@ def _check(config):
         raise UserError(2, "config.train.epochs: a run needs a length; give this or config.train.steps")
     if flat["optimizer.schedule"] == "exponential" and not flat["optimizer.end_factor"]:
         raise UserError(2, "config.optimizer.end_factor: exponential multiplies the rate by it; it must be above 0")
+    if flat["train.debug_nans"] and flat["train.parallel"] == "pmap":
+        raise UserError(2, "config.train.debug_nans: works with jit; set config.train.parallel=jit")
     bounds = flat["optimizer.boundaries_steps"] or flat["optimizer.boundaries_epochs"] or ()
     if flat["optimizer.schedule"] == "piecewise" and len(bounds) != len(flat["optimizer.boundary_factors"]):
         raise UserError(

@@ -11,9 +11,9 @@ class UserError(Exception):
 
     Args:
         code: the exit code of the scripts. 2 a mistake in flags or config, 3 damaged or wrong data, 4 no checkpoint to
-            trust, 5 a folder or storage that cannot be written, 6 numbers not finite, 7 the run is being written by
-            another process, 8 something took longer than it may, 130 and 143 stopped by a signal; 0 a run that a search
-            has pruned, which is no failure.
+            trust, 5 a folder that cannot be written, or a disk or memory that is full, 6 numbers not finite, 7 the run
+            is being written by another process, 8 something took longer than it may, 130 and 143 stopped by a signal;
+            0 a run that a search has pruned, which is no failure.
         message: one line: where, what it is, what it may be.
     """
 
@@ -41,16 +41,32 @@ def users_code(what, caller):
     except UserError:
         raise
     except Exception as error:
-        text = str(error).splitlines() or [""]
-        raise UserError(2, f"{what}: {_place(error, caller)}{type(error).__name__}: {text[0]}") from error
+        text, place = str(error).splitlines() or [""], place_of(error.__traceback__, caller)
+        raise UserError(2, f"{what}: {place}{type(error).__name__}: {text[0]}") from error
 
 
-def _place(error, caller):
-    """ "file, line N: " of the innermost frame outside of Python and its packages; "" where there is none."""
+def place_of(trace, *callers):
+    """ "file, line N: " of the innermost frame outside of Python, its packages and `callers`; "" where there is none.
+
+    Args:
+        trace: a traceback.
+        callers: __file__ of those that are not at fault.
+    """
     paths = sysconfig.get_paths()
-    libraries = (*(paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")), "<", caller)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(libraries)]
+    libraries = (*(paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")), "<", *callers)
+    frames = [f for f in traceback.extract_tb(trace) if not f.filename.startswith(libraries)]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+
+
+def out_of_memory(error):
+    """Returns the UserError of an allocation that failed, on the host or a device; None for any other error."""
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    text = (str(error).splitlines() or [""])[0].removeprefix("RESOURCE_EXHAUSTED: ")[:200].rstrip(".")
+    return UserError(
+        5, f"out of memory: {text or 'on the host'}; a lower config.data.batch_size or config.data.eval_batch_size, "
+        "more config.train.microbatches, or config.model.remat=true, where the model has it, need less"
+    )  # fmt: skip
 
 
 def defined_at(function):

@@ -69,6 +69,14 @@ FIELDS = {
     "train.hang_seconds": Field(
         float | None, 1800.0, "seconds without a step or a batch of evaluation that end the process; none: never"
     ),
+    "train.on_nonfinite": Field(
+        str,
+        "halt",
+        "for a loss, gradient or update that is not finite: halt, skip the update, or rollback, to the "
+        "last checkpoint and half the learning rate",
+    ),
+    "train.nonfinite_limit": Field(int, 5, "updates skipped in a row, or rollbacks in all, beyond which a run halts"),
+    "train.debug_nans": Field(bool, False, "name the operation and the line that a nan comes from; steps take longer"),
     "train.ema": Field(
         float | None, None, "decay of averages of parameters and batch statistics, which evaluation then reads"
     ),
@@ -156,6 +164,7 @@ BOUNDS = {
         _RATE,
     ),
     **dict.fromkeys(("batch_size", "eval_batch_size", "microbatches", "steps_per_call", "keep", "patience"), _COUNT),
+    "nonfinite_limit": _COUNT,
     **dict.fromkeys(("every_steps", "steps", "width", "widths", "dense", "classes", "ns_steps"), _COUNT),
     **dict.fromkeys(("vocabulary", "embedding", "layers", "heads", "kv_heads", "hidden", "types"), _COUNT),
     **dict.fromkeys(("min_count", "beam_size"), _COUNT),
@@ -185,6 +194,7 @@ CHOICES = {  # by the leaf's name, too
     "schedule": tuple(SCHEDULES),
     "parallel": ("jit", "pmap"),
     "direction": ("max", "min"),
+    "on_nonfinite": ("halt", "skip", "rollback"),
     "dtype": ("float32", "bfloat16"),
     "bleu_tokenizer": (
         "13a",

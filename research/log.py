@@ -63,6 +63,13 @@ class Log:
             self.say(f"{self.path}: was changed while the run wrote it; its rows were written again")
         return text
 
+    def go_back(self, step, rows):
+        """Continues at a step before, up to which metrics.jsonl had `rows`."""
+        runs.write_text(self.path, rows)
+        self.lines = rows.splitlines(keepends=True)
+        self.tensorboard.close()
+        self.tensorboard = _Tensorboard(self.path.parent / "tensorboard", step, self.say)
+
     def progress(self, step, values):
         """Step, loss, examples a second and time left: on a bar at once, in plain lines once in five seconds."""
         text = f"loss {values.get('loss', math.nan):.4f}  {self.rate:,.0f} examples/s"
@@ -81,10 +88,12 @@ class Log:
         else:
             print(f"{self.label}{text}", file=self.stream)
 
-    def text(self, name, content):
+    def code(self, name, text):
+        """A text that TensorBoard shows with its blanks."""
         from tensorboardX import summary
 
-        self.tensorboard.write(0, summary.text(name, content))
+        lines = "\n".join(f"    {line}" for line in text.splitlines())  # four spaces: Markdown's code
+        self.tensorboard.write(0, summary.text(name, lines))
 
     def image(self, name, image):
         """uint8[H, W, 3]."""

@@ -15,7 +15,7 @@ from research import manifest, pictures, runs, sharding, signals
 from research.checkpoint import Checkpoints
 from research.data.batches import make_next_batch, read
 from research.data.order import step_examples
-from research.errors import UserError
+from research.errors import UserError, out_of_memory
 from research.evaluation import PATIENCE, depth, finish
 from research.log import Log
 from research.program import Evaluate, Place, Read, Step, drive, of_one_run, peak_memory
@@ -25,6 +25,8 @@ from research.setup import absent_classes, prepare, resolve, summary
 from research.stderr import kept, lasting_stderr
 from research.warm_start import start_from
 from research.watchdog import alive, watched
+
+RATE_CUT = 0.5  # of the learning rate, at each rollback
 
 
 def train(config, workdir, *, file="", size="", devices=None, through=None):
@@ -99,7 +101,10 @@ def _into(folder, setup, stop, began, together, label):
         checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
         result = yield from _train(setup, folder, checkpoints, stop, began, together, label)
         checkpoints.close()
-    except Exception as error:
+    except Exception as raised:
+        error = out_of_memory(raised) or raised
+        if isinstance(raised, OSError):
+            error = UserError(5, f"{raised.filename or folder}: cannot be written: {raised.strerror}")
         code = getattr(error, "code", 1)
         status = {0: "pruned", 6: "diverged", 130: "stopped", 143: "stopped"}.get(code, "failed")
         with contextlib.suppress(UserError):  # the first error is the one to show
@@ -107,9 +112,9 @@ def _into(folder, setup, stop, began, together, label):
                 checkpoints.close()
         with contextlib.suppress(UserError):
             _write_end(folder, status, str(error))
-        if isinstance(error, OSError):
-            raise UserError(5, f"{error.filename or folder}: cannot be written: {error.strerror}") from error
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     runs.write_json(folder / "result.json", result)
     return result
 
@@ -130,9 +135,9 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
             log.say(line)
         if restored:
             log.say(f"going on from step {progress['step']} of {folder}")
-        yield Place(restored[1] if restored else _begin(setup, log))
+        yield Place(restored[1] if restored else _begin(setup, log), RATE_CUT ** progress["rollbacks"])
         del restored  # or its state would stay beside the best one below
-        progress = yield from _steps(setup, progress, checkpoints, log, stop, began, together)
+        progress = yield from _finite_steps(setup, progress, checkpoints, log, stop, began, together)
         best, variables = progress["best_step"], None
         if best != progress["step"]:
             yield Place(None)  # first: a run that fills its device has no room for a second state
@@ -159,6 +164,7 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
             "data_wait_fraction": progress["wait_seconds"] / seconds,
             "peak_memory_bytes": peak_memory(),
             "parameters": sum(x.size for x in jax.tree.leaves(setup.abstract.params)),
+            **{name: progress[name] for name in ("skipped", "rollbacks") if progress[name]},
         }
     finally:
         log.close()
@@ -175,13 +181,37 @@ def _begin(setup, log):
             log.say(line)
         ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
         state = state._replace(params=variables.pop("params"), model_state=variables, ema=ema)
-    text = json.dumps(configs.to_json(setup.config), indent=2)
-    log.text("config", "\n".join(f"    {line}" for line in text.splitlines()))  # four spaces: Markdown's code
+    log.code("config", json.dumps(configs.to_json(setup.config), indent=2))
     split = setup.splits["train"]
     batch = read(split, step_examples(setup.config.seed, 0, min(64, len(split)), len(split)))
     if "image" in batch:
         log.image("train", pictures.grid(batch["image"], scale=max(1, 64 // batch["image"].shape[1])))
     return state
+
+
+def _finite_steps(setup, progress, checkpoints, log, stop, began, together):
+    """As `_steps`. With train.on_nonfinite=rollback, a number that is not finite takes the run back to its last
+    checkpoint that gave finite ones, and the learning rate is cut."""
+    config, seconds = setup.config, progress["seconds"]
+    while True:
+        try:
+            return (yield from _steps(setup, progress, checkpoints, log, stop, began, together))
+        except UserError as error:
+            rollbacks = progress["rollbacks"] + 1
+            if error.code != 6 or config.train.on_nonfinite != "rollback":
+                raise
+            if rollbacks > config.train.nonfinite_limit:
+                raise UserError(6, f"{error}; it was so after {rollbacks - 1} rollbacks, too") from error
+            yield Place(None)  # there may be no room for a second state
+            _, state, progress = checkpoints.restore(setup.abstract, progress["good"]) or (0, None, no_progress())
+            progress |= {"rollbacks": rollbacks, "seconds": seconds}
+            checkpoints.discard_after(progress["step"])
+            log.go_back(progress["step"], progress["rows"])
+            rate = RATE_CUT**rollbacks
+            what = str(error).partition(";")[0]
+            log.say(f"{what}; going back to step {progress['step']}, with the learning rate times {rate:g}")
+            yield Place(state or _begin(setup, log), rate)
+            del state
 
 
 def _steps(setup, progress, checkpoints, log, stop, began, together):
@@ -203,6 +233,7 @@ def _steps(setup, progress, checkpoints, log, stop, began, together):
         stopping = bool(stop)  # read once: a signal that comes later is seen a turn later
         over = step >= times["train"] or progress["stopped_early"]
         if new and (step % times["checkpoint"] == 0 or step == progress["best_step"] or stopping or over):
+            progress["scheduled"] = step % times["checkpoint"] == 0 or step == progress["best_step"] or over
             progress["rows"] = log.rows()
             checkpoints.save(step, (yield Read()), progress)
             new = False
@@ -232,7 +263,7 @@ def _to(boundary, setup, progress, next_batch, log, stop, began, together):
     `began` is the start of the process if its first step is among these: rates exclude compiling. A run that does not
     share its program dispatches no more steps than a signal should wait for; runs that share one keep in step.
     """
-    size, every = setup.config.data.batch_size, setup.config.log.every_steps
+    config, size = setup.config, setup.config.data.batch_size
     step, pending, mark, timed_from = progress["step"], collections.deque(), time.monotonic(), progress["step"]
 
     def fetch():
@@ -240,7 +271,7 @@ def _to(boundary, setup, progress, next_batch, log, stop, began, together):
         measured = wait()
         if at + count > timed_from:
             log.rate = (at + count - timed_from) * size / (time.monotonic() - mark)
-        record(at, count, measured, progress, log, every)
+        record(at, count, measured, progress, log, config)
         alive()
 
     while step < boundary and not stop:

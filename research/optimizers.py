@@ -55,6 +55,16 @@ def make_optimizer(settings, arguments, times):
     return _layer_by_layer(transform.init, update, learning_rate)
 
 
+def scaled(optimizer, factor):
+    """Returns the Optimizer with its learning rate, and so its updates and its decay, times a factor."""
+
+    def update(gradients, opt_state, params):
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return jax.tree.map(lambda u: factor * u, updates), opt_state
+
+    return Optimizer(optimizer.init, update, lambda step: factor * optimizer.learning_rate(step))
+
+
 def _layer_by_layer(init, update, learning_rate):
     """The Optimizer that sees each layer by itself where a model has them stacked: norms, axes and rules are a layer's
     own, and the numbers those of the model that is not stacked."""

@@ -13,6 +13,7 @@ import jax
 
 from research import sharding
 from research.evaluation import accumulate, on_devices
+from research.optimizers import scaled
 from research.randomness import run_key
 from research.train_step import eval_variables, make_eval_step, make_train_step
 
@@ -21,6 +22,7 @@ class Place(NamedTuple):
     """Train from this state; None where the one that is held is not needed any longer."""
 
     state: Any  # TrainState, donated
+    rate: float = 1.0  # what the learning rate is multiplied by
 
 
 class Read(NamedTuple):
@@ -95,20 +97,22 @@ def _order(request):
 def of_one_run(setup, stop):
     """The `answer` of `drive` for a Setup's one run; `stop` is looked at between the batches of an evaluation."""
     whole = sharding.replicated(setup.mesh)
-    train_step = make_train_step(setup.model, setup.task, setup.optimizer, setup.config, setup.mesh)
     eval_step = make_eval_step(setup.model, setup.task, setup.mesh)
     key, constants = sharding.place(run_key(setup.config.seed), whole), sharding.place(dict(setup.constants), whole)
-    held = {}
+    held = {"rate": None}
 
     def one(request):
         match request:
-            case Place(state):
+            case Place(state, rate):
                 held["state"] = state
+                if rate != held["rate"] and state is not None:
+                    held["rate"], optimizer = rate, setup.optimizer if rate == 1 else scaled(setup.optimizer, rate)
+                    held["step"] = make_train_step(setup.model, setup.task, optimizer, setup.config, setup.mesh)
             case Read():
                 return held["state"]
             case Step(_, count, batch):
                 counted = (count,) if setup.config.train.steps_per_call > 1 else ()
-                held["state"], measured = train_step(held["state"], constants, batch, key, *counted)
+                held["state"], measured = held["step"](held["state"], constants, batch, key, *counted)
                 return lambda: jax.device_get(measured)
             case Evaluate(_, role, variables):
                 variables = eval_variables(held["state"], constants) if variables is None else variables

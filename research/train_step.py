@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.experimental import checkify
 
 from research import sharding
 from research.backend import traced_for
+from research.errors import UserError, place_of
 from research.randomness import fold, fold_each, run_key
 
 
@@ -64,7 +66,10 @@ def make_train_step(model, task, optimizer, settings, mesh):
         settings["train"]["parallel"] == "pmap",
     )
     update = make_update(model, task, optimizer, settings, axis=sharding.AXIS if pmapped else None)
-    function = traced_for(mesh, update if k == 1 else partial(run_steps, update))
+    function, debug = update if k == 1 else partial(run_steps, update), settings["train"]["debug_nans"]
+    if debug:
+        function = checkify.checkify(function, errors=checkify.nan_checks)
+    function = traced_for(mesh, function)
     batch_axis = 0 if k == 1 else 1
     scalars = (None,) * (1 if k == 1 else 2)  # the key, and the count
     whole, cut = sharding.replicated(mesh), sharding.split(mesh, batch_axis)
@@ -83,9 +88,23 @@ def make_train_step(model, task, optimizer, settings, mesh):
         if pmapped:
             batch = jax.tree.map(shards, batch)
         batch = sharding.place(batch, cut)
-        return compiled(state, constants, batch, key, *(sharding.place(np.int32(n), whole) for n in count))
+        found = compiled(state, constants, batch, key, *(sharding.place(np.int32(n), whole) for n in count))
+        return _without_nan(*found) if debug else found
 
     return step
+
+
+def _without_nan(error, found):
+    """Returns what a step under checkify has found, unless there was a nan; waits for the device.
+
+    Raises:
+        UserError: 6, naming the operation and the line of the model's code.
+    """
+    if error.get() is not None:
+        raised = error.get_exception()
+        trace = raised.traceback_info.as_python_traceback()
+        raise UserError(6, f"step {found[0].step}: {place_of(trace)}{str(raised).splitlines()[0]}")
+    return found
 
 
 def make_gradients(model, task, settings, axis):
@@ -167,9 +186,22 @@ def make_update(model, task, optimizer, settings, axis):
             "learning_rate": optimizer.learning_rate(state.step),
         }
         metrics = {**sums, **{name: (value, jnp.float32(1)) for name, value in measured.items()}}
-        return TrainState(state.step + 1, params, opt_state, model_state, ema), metrics
+        new = TrainState(state.step + 1, params, opt_state, model_state, ema)
+        return skip_nonfinite(state, new, metrics) if settings["train"]["on_nonfinite"] == "skip" else (new, metrics)
 
     return update
+
+
+def skip_nonfinite(state, new, metrics):
+    """Returns the new state and its metrics, or, where loss, gradient or update are not finite, the state before.
+
+    The number of the step is the new one in any case. A step that was skipped counts towards no metric but `skipped`.
+    """
+    numbers = jnp.stack([metrics[name][0] for name in ("loss", "gradient_norm", "update_norm")])
+    finite = jnp.isfinite(numbers).all()
+    kept = jax.tree.map(partial(jnp.where, finite), new, state)._replace(step=new.step)
+    metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)
+    return kept, {**metrics, "skipped": (jnp.float32(~finite), jnp.float32(1))}
 
 
 def make_eval_step(model, task, mesh):

@@ -281,7 +281,8 @@ NO_CONFIG_SETS = {
     # What every run has, as README's "Running" and "Three rungs" use it.
     "seed", "data.memory_limit_bytes", "data.workers", "train.parallel",
     "train.ema", "train.early_stopping.metric", "train.early_stopping.patience",
-    "checkpoint.keep", "train.hang_seconds", "optimizer.rules", "optimizer.decay_steps",
+    "checkpoint.keep", "train.hang_seconds", "train.on_nonfinite", "train.nonfinite_limit", "train.debug_nans",
+    "optimizer.rules", "optimizer.decay_steps",
     "optimizer.decay_epochs", "optimizer.boundaries_steps", "optimizer.boundaries_epochs",
     "optimizer.boundary_factors",
     # The published networks, whose parameters tests/test_models.py counts.

@@ -31,6 +31,20 @@ def test_after_a_resume_the_curve_is_that_of_one_run(tmp_path):
     [log.close() for log in logs]
 
 
+def test_a_run_that_goes_back_has_the_curve_of_the_rows_it_keeps(tmp_path):
+    log, rows = Log(tmp_path, 0, 10, 4, stream=io.StringIO()), {}
+    for step in range(1, 9):
+        log.row(step, "train", {"loss": 0.5})
+        rows[step] = log.rows()
+    log.go_back(4, rows[4])
+    log.row(5, "train", {"loss": 0.25})
+    assert read_events(tmp_path / "tensorboard") == {
+        (step, "train/loss"): 0.25 if step == 5 else 0.5 for step in range(1, 6)
+    }
+    assert [row["step"] for row in runs.read_rows(tmp_path)] == [1, 2, 3, 4, 5] and log.rows().startswith(rows[4])
+    log.close()
+
+
 def test_where_tensorboard_cannot_be_written_the_run_goes_on(tmp_path, full_disk):
     said = io.StringIO()
     log = Log(tmp_path, 0, 10, 4, stream=said)

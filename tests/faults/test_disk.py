@@ -8,12 +8,14 @@ import subprocess
 import pytest
 from processes import COMMAND, ENVIRONMENT
 
+from research import runs
+
 FLAGS = ["--config.train.epochs=16", "--config.log.every_steps=1"]  # 160 rows of 240 bytes
 FLAGS += ["--config.eval.every_steps=40", "--config.checkpoint.every_steps=40"]
 
 
-def run(prefix, cwd):
-    command = ["bash", "-c", f"{prefix} {shlex.join([*COMMAND, *FLAGS])}"]
+def run(prefix, cwd, *flags):
+    command = ["bash", "-c", f"{prefix} {shlex.join([*COMMAND, *FLAGS, *flags])}"]
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
 
 
@@ -41,6 +43,11 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written_end_in_a_line_and_lose_
         folder.chmod(0o755)
     assert run("", tmp_path).returncode == 0
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == rows
+
+
+def test_a_state_that_cannot_be_written_is_one_line_whatever_the_libraries_say_of_each_array(tmp_path):
+    ends_well(run("ulimit -f 40;", tmp_path, "--config.model.layers=conv16,pool2,dense64"), "File too large")
+    assert runs.read_result(tmp_path / "run")["status"] == "failed"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from processes import COMMAND, ENVIRONMENT, train, wait_until
 from research import runs
 
 SLOW = {">&-": 0, "2>&-": 0, ">/dev/full": 5, "2>/dev/full": 0, "| true": 141, "2>&1 | head -1": 141}
-FAST = {">&- 2>&- <&-": 0, ">/dev/full 2>/dev/full": 5, "2>&1 >/dev/null | true": 0}
+FAST = {">/dev/full 2>/dev/full": 5, "2>&1 >/dev/null | true": 0}
 CASES = [*FAST.items(), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW.items())]
 
 
@@ -27,6 +27,15 @@ def test_a_run_goes_on_whatever_becomes_of_its_streams(tmp_path, redirections, c
     script = f"{shlex.join(COMMAND)} {redirections}; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=ENVIRONMENT, timeout=120)
     assert ended.returncode == code and is_whole(tmp_path / "run")
+
+
+def test_a_run_goes_on_with_all_streams_closed_and_none_of_its_files_takes_their_place(tmp_path):
+    script = f"exec {shlex.join(COMMAND)} --config.train.epochs=40 >&- 2>&- <&-"
+    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=ENVIRONMENT)
+    wait_until((tmp_path / "run" / "log.txt").is_file, process)
+    assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
+    assert process.wait(timeout=120) == 0 and runs.read_result(tmp_path / "run")["status"] == "finished"
+    assert (tmp_path / "run" / "log.txt").read_text().splitlines()[-1].split()[2] == "test"
 
 
 def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
