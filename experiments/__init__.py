@@ -11,7 +11,7 @@ def _interrupted(number, frame):
 
 
 def _open_standard_streams():
-    """Opens those that are closed on the null device: else the next file that is opened would be stdout or stderr."""
+    """Opens closed streams on the null device. Otherwise the next file that is opened gets the number of stderr."""
     for number in range(3):
         try:
             os.fstat(number)

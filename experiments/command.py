@@ -22,6 +22,7 @@ from research.errors import UserError, out_of_memory
 from research.inference import folder_run
 from research.stderr import lasting_stderr
 
+_UNRAISABLE = sys.unraisablehook
 REPORT = "error: not foreseen; unless code of your own is in the lines above, please report them as an issue"
 
 
@@ -55,7 +56,7 @@ def parser(doc, config=False, workdir=None):
 def run(make_parser, main):
     """Parses sys.argv, calls main(arguments, overrides) and ends the process with its exit code.
 
-    Nothing that happens to stderr is an error: its reader may be gone, or its disk full.
+    A stderr that cannot be written is not an error.
     """
     stdout = sys.stdout = sys.stdout or open(os.devnull, "w")  # None, if it is closed
     stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
@@ -63,13 +64,13 @@ def run(make_parser, main):
         with lasting_stderr(), contextlib.redirect_stdout(_Stdout(stdout)):
             code = _exit_code(make_parser, main)
         stdout.flush()
-    except OSError:  # known to _exit_code; Python, too, would try again
+    except OSError:  # _exit_code has reported it; without this, Python would flush again when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
     sys.exit(code)
 
 
 class _Stdout:
-    """stdout, with an error of its own where it cannot be written, unless its reader has gone."""
+    """stdout that raises a UserError if it cannot be written, except for a BrokenPipeError."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -257,7 +258,7 @@ def process_settings():
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl for a flag of theirs
     logging.set_verbosity(logging.ERROR)
     warnings.filterwarnings("ignore")
-    # For a process that cleans up after one that has ended at once, and would have the last word.
+    # multiprocessing's resource tracker would warn after the last line of a process that ends without cleaning up.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "compiled"))
@@ -268,10 +269,10 @@ def process_settings():
 
 
 def _unraisable(found):
-    """Shows an exception that nobody can catch. After a failed save, TensorStore's threads report each array that was
-    not written to an event loop that Orbax has closed: the save itself has raised the error."""
+    """Reports an exception that cannot be caught, except for TensorStore's after a failed save: its threads call an
+    event loop that Orbax has closed, once per array. The save itself raises the error."""
     if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
-        sys.__unraisablehook__(found)
+        _UNRAISABLE(found)
 
 
 def keep_freed_memory():

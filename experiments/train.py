@@ -3,9 +3,9 @@
     python -m experiments.train --config=configs/digits_cnn.py --workdir=runs/digits_cnn
     python -m experiments.train --config=configs/mnist_cnn.py:cpu --config.optimizer.learning_rate=3e-4
 
-The same command again goes on with an unfinished run, and prints the result of a finished one. Ctrl-C saves the state
-and stops. stdout is the result; progress goes to stderr and log.txt, metrics to metrics.jsonl and
-TensorBoard, in the run folder. A closed terminal does not end the run.
+The same command again resumes an unfinished run, and prints the result of a finished one. Ctrl-C saves the state and
+stops. The result goes to stdout and progress to stderr; the run folder has a copy of stderr in log.txt, and the metrics in
+metrics.jsonl and for TensorBoard. A closed terminal does not end the run.
 """
 
 import pathlib

@@ -17,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from research.errors import UserError
 from research.stderr import warn
 
-FORMAT = 3  # 1 averaged the parameters alone, and had no sum of its progress; 2 had no rows of metrics: not resumed
+FORMAT = 3  # 1 averaged the parameters alone, and had no sum of its progress; 2 had no rows, and is not resumed
 SMALL = 2**26  # bytes of a state that is saved in half the time as NumPy's arrays, for one more copy in memory
 _WRITING = (OSError, ValueError, RuntimeError)  # a full disk is any of these to Orbax and TensorStore
 
@@ -32,7 +32,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep=1):
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells each step of each save, and each error
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each save, and a traceback per error
         self.folder = pathlib.Path(folder).absolute()
         self.retention, self.keep = _NewestAndBest(keep), keep
         options = ocp.CheckpointManagerOptions(preservation_policy=self.retention, enable_async_checkpointing=True)
@@ -59,7 +59,7 @@ class Checkpoints:
         }
         try:
             self.manager.wait_until_finished()
-            # Orbax's threads wait for minutes for a folder that could not be made.
+            # If Orbax fails to create the folder of the step, its threads wait for it for minutes.
             probe = self.folder / ".probe"
             probe.mkdir(exist_ok=True)
             probe.rmdir()
@@ -106,7 +106,8 @@ class Checkpoints:
 
         Args:
             abstract: TrainState of ShapeDtypeStructs with the shardings to restore onto, of any number of devices.
-            at_most: the newest step of interest, for a run that goes back; those that no signal has saved come first.
+            at_most: for a rollback, the newest step to consider. Steps that an uninterrupted run would have saved, too,
+                are preferred.
 
         Raises:
             UserError: 4, where there are steps and none of them can be read.
@@ -120,7 +121,9 @@ class Checkpoints:
             try:
                 progress = self.progress(step)
                 if "rows" not in progress:
-                    raise UserError(4, f"{self.folder}, step {step}: of format 2, which no run resumes from")
+                    raise UserError(
+                        4, f"{self.folder}, step {step}: has format 2, which cannot be resumed; use another --workdir"
+                    )
                 state = self._read(step, abstract, ocp.checkpoint_utils.construct_restore_args(abstract), progress)
             except UserError as error:
                 bad.append((step, str(error)))
@@ -150,7 +153,7 @@ class Checkpoints:
             return {**progress, "best": progress["validation"], "best_step": found}
 
     def discard_after(self, step):
-        """Deletes the steps beyond one: the run has gone back to it, and will save them again."""
+        """Deletes all later steps, after a rollback to this one."""
         for other in self.steps():
             if other > step:
                 self.manager.delete(other)
@@ -209,7 +212,7 @@ class Checkpoints:
         self.wait()
         with self._trusted(step):
             for path in (self.folder / str(step)).rglob("*"):
-                if not path.is_file() and not path.is_dir():  # Orbax would wait for a pipe
+                if not path.is_file() and not path.is_dir():  # Orbax would wait for the writer of a pipe
                     raise ValueError(f"damaged: {path.name} is not a file")
             found = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
             if found["format"] not in (2, FORMAT):
@@ -239,7 +242,7 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def close(self):
-        """Waits for the last save and gives up what Orbax holds.
+        """Waits for the last save and closes Orbax's manager.
 
         Raises:
             UserError: 5, where it could not be written.
@@ -248,7 +251,7 @@ class Checkpoints:
             self.manager.wait_until_finished()
             self.manager.close()
         except _WRITING as error:
-            with contextlib.suppress(*_WRITING):  # Orbax raises the error of each item
+            with contextlib.suppress(*_WRITING):  # Orbax raises the error once per item
                 self.manager.close()
             raise self._not_written(error) from error
 
@@ -313,7 +316,7 @@ def _best_step(checkpoints, steps, bad):
 
 
 def _reason(error):
-    """Returns what a failed write says in a few words: the operating system's, where they are in TensorStore's text."""
+    """Returns the operating system's message of a failed write, or else the start of the error's text."""
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(code[1]))
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

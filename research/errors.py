@@ -46,7 +46,7 @@ def users_code(what, caller):
 
 
 def place_of(trace, *callers):
-    """ "file, line N: " of the innermost frame outside of Python, its packages and `callers`; "" where there is none.
+    """Returns "file, line N: " for the innermost frame outside Python, its packages and `callers`; "" if none.
 
     Args:
         trace: a traceback.

@@ -67,16 +67,18 @@ FIELDS = {
     "train.microbatches": Field(int, 1, "parts that a batch is cut into; gradients are added, exactly"),
     "train.steps_per_call": Field(int, 1, "steps in one dispatch"),
     "train.hang_seconds": Field(
-        float | None, 1800.0, "seconds without a step or a batch of evaluation that end the process; none: never"
+        float | None, 1800.0, "seconds without progress after which the process ends with code 8; none: never"
     ),
     "train.on_nonfinite": Field(
         str,
         "halt",
-        "for a loss, gradient or update that is not finite: halt, skip the update, or rollback, to the "
-        "last checkpoint and half the learning rate",
+        "if a loss, gradient or update is not finite: halt, skip the update, or rollback to the last checkpoint with "
+        "half the learning rate",
     ),
-    "train.nonfinite_limit": Field(int, 5, "updates skipped in a row, or rollbacks in all, beyond which a run halts"),
-    "train.debug_nans": Field(bool, False, "name the operation and the line that a nan comes from; steps take longer"),
+    "train.nonfinite_limit": Field(
+        int, 5, "consecutive skipped updates, or rollbacks in total, after which a run halts"
+    ),
+    "train.debug_nans": Field(bool, False, "name the operation and the line that produce a nan; slower"),
     "train.ema": Field(
         float | None, None, "decay of averages of parameters and batch statistics, which evaluation then reads"
     ),

@@ -18,7 +18,7 @@ class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
     def __init__(self, folder, step, total, batch_size, rows="", stream=None, label=""):
-        """Continues the log of a run at `step`, up to which metrics.jsonl has `rows`. Lines begin with the label."""
+        """Continues the log at `step`, with the `rows` of metrics.jsonl up to it. Lines on stderr start with the label."""
         self.path, self.total, self.batch_size, self.shown = folder / "metrics.jsonl", total, batch_size, 0.0
         stream = stream or sys.stderr
         self.stream, self.label = stream if isinstance(stream, Stderr) else Stderr(stream), label
@@ -52,7 +52,7 @@ class Log:
             self.progress(step, values)
 
     def rows(self):
-        """Returns the text of metrics.jsonl; if the file does not have it any more, it is written again."""
+        """Returns the text of metrics.jsonl; rewrites the file if another process has changed it."""
         text = "".join(self.lines)
         try:
             same = self.path.read_bytes() == text.encode()
@@ -60,11 +60,11 @@ class Log:
             same = False
         if not same:
             runs.write_text(self.path, text)
-            self.say(f"{self.path}: was changed while the run wrote it; its rows were written again")
+            self.say(f"{self.path}: was changed by another process; its rows were restored")
         return text
 
     def go_back(self, step, rows):
-        """Continues at a step before, up to which metrics.jsonl had `rows`."""
+        """Returns to an earlier step, with the `rows` of metrics.jsonl up to it."""
         runs.write_text(self.path, rows)
         self.lines = rows.splitlines(keepends=True)
         self.tensorboard.close()
@@ -89,7 +89,7 @@ class Log:
             print(f"{self.label}{text}", file=self.stream)
 
     def code(self, name, text):
-        """A text that TensorBoard shows with its blanks."""
+        """Writes preformatted text to TensorBoard."""
         from tensorboardX import summary
 
         lines = "\n".join(f"    {line}" for line in text.splitlines())  # four spaces: Markdown's code

@@ -95,7 +95,7 @@ def run(setup, workdir, stop, began, file, size, *, label="", together=1):
 
 
 def _into(folder, setup, stop, began, together, label):
-    """Trains in a folder that is locked and begun; result.json says how it ended."""
+    """Trains in a folder that is locked and has a config; writes result.json, also for an error."""
     checkpoints = None
     try:
         checkpoints = Checkpoints(folder / "checkpoints", setup.config.checkpoint.keep)
@@ -190,8 +190,8 @@ def _begin(setup, log):
 
 
 def _finite_steps(setup, progress, checkpoints, log, stop, began, together):
-    """As `_steps`. With train.on_nonfinite=rollback, a number that is not finite takes the run back to its last
-    checkpoint that gave finite ones, and the learning rate is cut."""
+    """Runs `_steps`. With train.on_nonfinite=rollback, a non-finite number returns the run to its last good checkpoint
+    with a lower learning rate."""
     config, seconds = setup.config, progress["seconds"]
     while True:
         try:
@@ -201,15 +201,15 @@ def _finite_steps(setup, progress, checkpoints, log, stop, began, together):
             if error.code != 6 or config.train.on_nonfinite != "rollback":
                 raise
             if rollbacks > config.train.nonfinite_limit:
-                raise UserError(6, f"{error}; it was so after {rollbacks - 1} rollbacks, too") from error
-            yield Place(None)  # there may be no room for a second state
+                raise UserError(6, f"{error}; still so after {rollbacks - 1} rollbacks") from error
+            yield Place(None)  # the device may not hold a second state
             _, state, progress = checkpoints.restore(setup.abstract, progress["good"]) or (0, None, no_progress())
             progress |= {"rollbacks": rollbacks, "seconds": seconds}
             checkpoints.discard_after(progress["step"])
             log.go_back(progress["step"], progress["rows"])
             rate = RATE_CUT**rollbacks
             what = str(error).partition(";")[0]
-            log.say(f"{what}; going back to step {progress['step']}, with the learning rate times {rate:g}")
+            log.say(f"{what}; returning to step {progress['step']} with the learning rate times {rate:g}")
             yield Place(state or _begin(setup, log), rate)
             del state
 

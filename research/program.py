@@ -22,7 +22,7 @@ class Place(NamedTuple):
     """Train from this state; None where the one that is held is not needed any longer."""
 
     state: Any  # TrainState, donated
-    rate: float = 1.0  # what the learning rate is multiplied by
+    rate: float = 1.0  # factor of the learning rate
 
 
 class Read(NamedTuple):

@@ -1,4 +1,4 @@
-"""Progress: what the loop knows beside the state. A checkpoint holds both, and a resume needs both."""
+"""Progress of a run: the loop's data besides the train state, saved with it as JSON."""
 
 import numpy as np
 
@@ -14,8 +14,8 @@ def no_progress():
         "due": False,  # whether an evaluation at this step is still to be made: a signal broke it off
         "rows": "",  # metrics.jsonl
         "skipped": 0, "skipped_in_a_row": 0,  # updates, with train.on_nonfinite=skip
-        "good": 0,  # the last step whose parameters are known to give finite numbers
-        "rollbacks": 0, "scheduled": False,  # whether a run that no signal stops saves at this step, too
+        "good": 0,  # the last step whose parameters have given finite numbers
+        "rollbacks": 0, "scheduled": False,  # whether an uninterrupted run saves this step, too
         "window": {}, "seconds": 0.0, "train_seconds": 0.0, "timed_examples": 0, "wait_seconds": 0.0,
         "first_step_seconds": None,
     }  # fmt: skip

@@ -238,7 +238,7 @@ def lock(workdir):
             _lock_directory(directory)
         except BlockingIOError:
             file.seek(0)
-            owner = " ".join(file.read(100).split()) or "unknown, which has another lock file"
+            owner = " ".join(file.read(100).split()) or "unknown (its lock file was deleted)"
             raise UserError(7, f"{folder}: being written by process {owner}") from None
         except OSError as error:
             raise UserError(5, f"{folder}: cannot be locked: {error.strerror}") from error
@@ -253,7 +253,7 @@ def lock(workdir):
 
 @contextlib.contextmanager
 def _directory(folder):
-    """A descriptor of a directory."""
+    """Opens a directory; returns its file descriptor."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield number
@@ -262,12 +262,12 @@ def _directory(folder):
 
 
 def _lock_directory(number):
-    """Locks a directory, too, so that a run whose lock file was deleted still has a lock."""
+    """Locks a directory, so that a run keeps its lock if the lock file is deleted."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError:  # NFS locks no directories
+    except OSError:  # NFS does not lock directories
         return
 
 
@@ -301,7 +301,7 @@ def read_json(path):
         UserError: 2, where it is not JSON.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if path.exists() and not path.is_file():  # reading a pipe would wait for a writer
             raise UserError(2, f"{path}: not a file; remove it")
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -313,7 +313,7 @@ def read_json(path):
 
 
 def read_result(folder):
-    """Returns what result.json holds; {} if there is none yet.
+    """Reads result.json; returns {} if there is none yet.
 
     Raises:
         UserError: 2, if it is not an object with a status.
@@ -363,14 +363,13 @@ def read_rows(folder):
 
 
 def restore_rows(folder, step, text):
-    """Writes metrics.jsonl as it was at a step; the rows beyond it will be made again.
+    """Restores metrics.jsonl as it was at a step. A file that does not start with these rows is moved to damaged/.
 
     Args:
-        text: the rows up to the step, of its checkpoint; "" at step 0.
+        text: the rows up to the step, from its checkpoint; "" at step 0.
 
     Returns:
-        lines for a person, if the file did not begin with these rows: it is moved to damaged/; and if it has rows, but
-        there is no step to go on from.
+        lines for the log, on rows that were changed and on rows that are lost because there is no checkpoint.
 
     Raises:
         UserError: 5.
@@ -379,9 +378,9 @@ def restore_rows(folder, step, text):
     found = path.read_bytes() if path.is_file() else b""
     says = []
     if not found.startswith(text.encode()):
-        says.append(f"{path}: is not as it was written up to step {step}: its rows are restored from the checkpoint")
+        says.append(f"{path}: differs from the rows in the checkpoint of step {step}; they were restored")
         if found:
-            says[0] += ", and the file is moved to damaged/"
+            says[0] += ", and the file was moved to damaged/"
             (path.parent / "damaged").mkdir(exist_ok=True)
             os.replace(path, path.parent / "damaged" / path.name)
     elif step == 0 and (beyond := [row["step"] for row in read_rows(folder)]):

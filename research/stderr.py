@@ -1,6 +1,6 @@
-"""stderr, which is for whoever watches: a run goes on without it, and log.txt keeps what it had.
+"""stderr, and its copy in log.txt.
 
-Its terminal may be closed, the reader of its pipe gone, its disk full.
+A run does not depend on stderr: the terminal may be closed, the reader of a pipe gone, or the disk full.
 """
 
 import collections
@@ -31,15 +31,15 @@ def counted(items, total, what, size=lambda item: 1, stream=None):
 
 
 def warn(text):
-    """Prints a line on what was not as it should be, and was helped."""
+    """Prints a warning about a fault from which the program has recovered."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 class Lasting(io.TextIOBase):
-    """A text stream without errors: once the stream beneath takes no more text, the rest of it is lost."""
+    """A text stream that never raises: after a write to the underlying stream has failed, text is dropped."""
 
     def __init__(self, stream):
-        """stream: None where there is none, as with a closed stderr."""
+        """Wraps a stream; None if there is none, such as a closed stderr."""
         self.stream = stream
 
     def write(self, text):
@@ -49,7 +49,7 @@ class Lasting(io.TextIOBase):
                 self.stream.flush()
             except (OSError, ValueError):  # ValueError: it was closed
                 stream, self.stream = self.stream, None
-                # What is left in its buffer would be an error again when Python exits: it goes to the null device.
+                # Python flushes the stream's buffer when it exits, and would fail again: send it to the null device.
                 with contextlib.suppress(OSError, ValueError, AttributeError):
                     nowhere = os.open(os.devnull, os.O_WRONLY)
                     os.dup2(nowhere, stream.fileno())
@@ -61,11 +61,11 @@ class Lasting(io.TextIOBase):
 
 
 class Stderr(io.TextIOBase):
-    """The stderr of a process that trains: its text goes to a reader, who may be gone, and to copies."""
+    """stderr of a training process: writes text to a terminal, pipe or file that may fail, and to copies."""
 
     def __init__(self, stream):
         self.reader, self.copies = Lasting(stream), []
-        self.early = collections.deque(maxlen=1000)  # what was written before the first copy
+        self.early = collections.deque(maxlen=1000)  # text that was written before there was a copy
 
     def write(self, text):
         self.reader.write(text)
@@ -73,7 +73,7 @@ class Stderr(io.TextIOBase):
         return len(text)
 
     def keep(self, text):
-        """Writes to the copies alone."""
+        """Writes text to the copies only."""
         if not self.copies:
             self.early.append(text)
         for copy in self.copies:
@@ -85,7 +85,7 @@ class Stderr(io.TextIOBase):
 
 @contextlib.contextmanager
 def lasting_stderr():
-    """Within, sys.stderr is a Stderr."""
+    """Replaces sys.stderr by a Stderr."""
     before = sys.stderr
     if not isinstance(before, Stderr):
         sys.stderr = Stderr(before)
@@ -97,10 +97,10 @@ def lasting_stderr():
 
 @contextlib.contextmanager
 def kept(path):
-    """Within, a file gets a copy of what goes to sys.stderr, a Stderr; at the end the error that ended it."""
+    """Appends everything written to sys.stderr, a Stderr, to a file; then the error that ended the block, if any."""
     try:
         file = path.open("a", encoding="utf-8", errors="backslashreplace")
-    except OSError:  # the record of a run is metrics.jsonl
+    except OSError:  # a run does not depend on its log
         file = None
     stream, copy = sys.stderr, Lasting(file)
     copy.write("".join(stream.early))

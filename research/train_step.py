@@ -95,7 +95,7 @@ def make_train_step(model, task, optimizer, settings, mesh):
 
 
 def _without_nan(error, found):
-    """Returns what a step under checkify has found, unless there was a nan; waits for the device.
+    """Returns the outputs of a step under checkify if no nan occurred in it; waits for the device.
 
     Raises:
         UserError: 6, naming the operation and the line of the model's code.
@@ -193,9 +193,9 @@ def make_update(model, task, optimizer, settings, axis):
 
 
 def skip_nonfinite(state, new, metrics):
-    """Returns the new state and its metrics, or, where loss, gradient or update are not finite, the state before.
+    """Returns the new state and its metrics; the old state, if the loss, the gradient or the update is not finite.
 
-    The number of the step is the new one in any case. A step that was skipped counts towards no metric but `skipped`.
+    The step is counted in any case. A skipped step counts towards no metric except `skipped`.
     """
     numbers = jnp.stack([metrics[name][0] for name in ("loss", "gradient_norm", "update_norm")])
     finite = jnp.isfinite(numbers).all()

@@ -265,7 +265,7 @@ def test_a_step_of_the_format_without_rows_can_be_evaluated_and_not_resumed(tmp_
             path.write_text(json.dumps({**content, "sum": checkpoint._sum(content)}))
     assert runs.load(tmp_path).step == first["best_step"]
     (tmp_path / "result.json").unlink()
-    with pytest.raises(UserError, match="of format 2, which no run resumes from") as error:
+    with pytest.raises(UserError, match="has format 2, which cannot be resumed") as error:
         train(tmp_path, **ONE_KERNEL)
     assert error.value.code == 4
 

@@ -187,9 +187,9 @@ def test_rows_that_were_changed_before_a_resume_are_restored(tmp_path, monkeypat
     train(tmp_path / "b", **options)
     assert path.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
     said = capsys.readouterr().err
-    assert f"{path}: is not as it was written up to step 10: its rows are restored from the checkpoint" in said
+    assert f"{path}: differs from the rows in the checkpoint of step 10; they were restored" in said
     assert not found or (tmp_path / "b" / "damaged" / "metrics.jsonl").read_bytes() == found
-    assert "are restored from the checkpoint" in (tmp_path / "b" / "log.txt").read_text()
+    assert "they were restored" in (tmp_path / "b" / "log.txt").read_text()
 
 
 def test_rows_beyond_the_checkpoint_are_made_again_whatever_they_are(tmp_path, monkeypatch, capsys):
@@ -222,7 +222,7 @@ def test_rows_that_are_deleted_while_a_run_goes_on_are_written_again(tmp_path, a
     loop.train(make_config(), tmp_path / "a", devices=jax.devices()[:1])
     loop.train(make_config(), tmp_path / "b", devices=jax.devices()[:1], through=deleting)
     rows, expected = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "ba")
-    assert rows == expected and "its rows were written again" in capsys.readouterr().err
+    assert rows == expected and "its rows were restored" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_rows_as_they_are(tmp_path, full_disk):

@@ -123,7 +123,7 @@ def test_a_run_goes_back_to_its_last_checkpoint_with_a_lower_rate(tmp_path, caps
     said = capsys.readouterr().err
     assert (
         said.count("loss is nan") == result["rollbacks"]
-        and "going back to step 8, with the learning rate times 0.125" in said
+        and "returning to step 8 with the learning rate times 0.125" in said
     )
     assert_curve_is_whole(tmp_path / "a")
     assert train(tmp_path / "b", **TOO_FAST)["metrics"] == result["metrics"]
@@ -158,7 +158,7 @@ def test_a_run_that_goes_back_is_resumed_bit_for_bit(tmp_path, at):
 
 
 def test_a_run_that_goes_back_too_often_halts(tmp_path):
-    with pytest.raises(UserError, match="loss is nan.*; it was so after 2 rollbacks, too") as error:
+    with pytest.raises(UserError, match="loss is nan.*; still so after 2 rollbacks") as error:
         train(tmp_path, **{**TOO_FAST, "model__large": 0.0, "train__nonfinite_limit": 2})
     assert error.value.code == 6 and runs.read_result(tmp_path)["status"] == "diverged"
 

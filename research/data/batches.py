@@ -18,7 +18,7 @@ from research.data.order import Lengths, share, step_examples
 from research.errors import UserError
 from research.stderr import warn
 
-RESTARTS = 3  # of data workers, in one process
+RESTARTS = 3  # of the data workers, per process
 
 
 class Split(NamedTuple):
@@ -195,10 +195,10 @@ def train_batches(split, seed, batch_size, first, last, process=0, processes=1):
 
 
 def _steady(split, seed, batch_size, first, last, *processes):
-    """The batches of `train_batches`. If one of its workers dies, as where memory runs out, all are started again.
+    """Yields the batches of `train_batches`. If a data worker dies, for example of a lack of memory, restarts them all.
 
     Raises:
-        UserError: 3, where that was done RESTARTS times.
+        UserError: 3, if a worker dies after RESTARTS restarts.
     """
     step, deaths = first, 0
     while True:
@@ -212,13 +212,12 @@ def _steady(split, seed, batch_size, first, last, *processes):
             if code is None:
                 raise
             code, deaths = int(code[1]), deaths + 1
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             what = f"data set {split.dataset.name}, split {split.text}, step {step}: a data worker {how}"
             if deaths > RESTARTS:
-                raise UserError(
-                    3, f"{what}, the {deaths}th one; it may need more memory: give a lower config.data.workers"
-                ) from error
-            warn(f"{what}; the workers are started again")
+                remedy = "if memory is short, give a lower config.data.workers"
+                raise UserError(3, f"{what} after {RESTARTS} restarts; {remedy}") from error
+            warn(f"{what}; restarting the workers")
 
 
 def make_next_batch(split, k, stacked, *own):
@@ -262,14 +261,14 @@ class _Steps:
         if multiprocessing.parent_process() is not None:  # Ctrl-C is for the run: its workers are ended by it
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             threading.Thread(target=_end_with_parent, daemon=True).start()
-            logging.getLogger("absl").setLevel(logging.ERROR)  # as the process that trains has it
+            logging.getLogger("absl").setLevel(logging.ERROR)  # as in the training process
         self.__dict__.update(state)
         origin, text, pieces = state["split"]
         self.split = _streamed(open_dataset(*origin), text, pieces, 0)
 
 
 def _end_with_parent():
-    """Ends a worker once the process that trains is gone, which may have been killed."""
+    """Ends this data worker when the training process has ended, even if it was killed."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

@@ -47,7 +47,7 @@ def likeness(config):
     """
     if config.train.parallel != "jit" or config.data.get("buckets"):
         return None
-    if config.train.on_nonfinite == "rollback" or config.train.debug_nans:  # one member's own program
+    if config.train.on_nonfinite == "rollback" or config.train.debug_nans:  # needs a program per run
         return None
     blank = lambda path, value: type(value).__name__ if path == "seed" or _is_number(path, value) else value
     return json.dumps({path: blank(path, value) for path, value in configs.leaves(config).items()})

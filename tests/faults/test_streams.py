@@ -30,7 +30,7 @@ def test_a_run_goes_on_whatever_becomes_of_its_streams(tmp_path, redirections, c
 
 
 def test_a_run_goes_on_with_all_streams_closed_and_none_of_its_files_takes_their_place(tmp_path):
-    script = f"exec {shlex.join(COMMAND)} --config.train.epochs=40 >&- 2>&- <&-"
+    script = f"exec {shlex.join(COMMAND)} >&- 2>&- <&-"
     process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=ENVIRONMENT)
     wait_until((tmp_path / "run" / "log.txt").is_file, process)
     assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
@@ -40,7 +40,7 @@ def test_a_run_goes_on_with_all_streams_closed_and_none_of_its_files_takes_their
 
 def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
     ours, theirs = pty.openpty()
-    process = train("--config.train.epochs=40", cwd=tmp_path, stderr=theirs)
+    process = train(cwd=tmp_path, stderr=theirs)
     os.close(theirs)
     wait_until((tmp_path / "run" / "log.txt").is_file, process)
     os.close(ours)
