@@ -4,8 +4,8 @@
     python -m experiments.train --config=configs/mnist_cnn.py:cpu --config.optimizer.learning_rate=3e-4
 
 The same command again resumes an unfinished run, and prints the result of a finished one. Ctrl-C saves the state and
-stops. The result goes to stdout and progress to stderr; the run folder has a copy of stderr in log.txt, and the metrics in
-metrics.jsonl and for TensorBoard. A closed terminal does not end the run.
+stops. The result goes to stdout and progress to stderr. The run folder has a copy of stderr in log.txt, the metrics in
+metrics.jsonl, and TensorBoard's files. A closed terminal does not end the run.
 """
 
 import pathlib

@@ -18,7 +18,7 @@ class Log:
     """Rows of metrics go to the files; the newest numbers go to whoever watches."""
 
     def __init__(self, folder, step, total, batch_size, rows="", stream=None, label=""):
-        """Continues the log at `step`, with the `rows` of metrics.jsonl up to it. Lines on stderr start with the label."""
+        """Continues the log at `step`, with the `rows` of metrics.jsonl up to it. Lines start with the label."""
         self.path, self.total, self.batch_size, self.shown = folder / "metrics.jsonl", total, batch_size, 0.0
         stream = stream or sys.stderr
         self.stream, self.label = stream if isinstance(stream, Stderr) else Stderr(stream), label
