@@ -115,7 +115,7 @@ class Checkpoints:
         bad, steps = [], self.steps()
         if at_most is not None:
             self.wait()
-            steps = [step for step in self.steps() if step <= at_most]
+            steps = [step for step in self.steps() if step <= at_most and self._is_complete(step)]
             steps.sort(key=lambda step: (self.progress(step)["scheduled"], step))
         for step in filter(self._is_complete, reversed(steps)):
             try:

@@ -131,6 +131,14 @@ def test_a_run_goes_back_to_its_last_checkpoint_with_a_lower_rate(tmp_path, caps
     assert rows[0] == rows[1]
 
 
+def test_a_run_that_has_no_good_checkpoint_left_starts_again_with_a_lower_rate(tmp_path, capsys):
+    """Of two checkpoints the newest gives nan, and the best has no moments to resume from."""
+    result = train(tmp_path, **TOO_FAST, checkpoint__keep=1)
+    said = [line.partition("; ")[2] for line in capsys.readouterr().err.splitlines() if "returning to step" in line]
+    assert len(said) == result["rollbacks"] and "returning to step 0 with the learning rate times 0.125" in said
+    assert_curve_is_whole(tmp_path)
+
+
 @pytest.mark.parametrize("at", [2, 6, 8, 14])
 def test_a_run_that_goes_back_is_resumed_bit_for_bit(tmp_path, at):
     def signalled(run, folder, steps):
