@@ -21,6 +21,7 @@ from research.errors import UserError, defined_at, nearest, pick, users_code
 from research.fields import (
     CHOICES,
     FIELDS,
+    MAY_CHANGE,
     MEANINGS,
     TEXT_AUGMENT,
     Field,
@@ -270,6 +271,11 @@ def differences(a, b):
     """The dotted paths at which two configs differ, with both values: [(path, in a, in b)]."""
     a, b = leaves(a), leaves(b)
     return [(path, a.get(path), b.get(path)) for path in {**a, **b} if a.get(path) != b.get(path)]
+
+
+def conflicts(a, b):
+    """Returns the differences between two configs that a resumed run must not have; see `differences`."""
+    return [found for found in differences(a, b) if found[0] not in MAY_CHANGE]
 
 
 def value(config, path):

@@ -93,6 +93,9 @@ FIELDS = {
     "log.every_steps": Field(int, 100, "steps that one row of training metrics sums up"),
 }
 
+# What a resumed run may change: the same numbers, computed in another way.
+MAY_CHANGE = ("data.workers", "data.memory_limit_bytes", "train.hang_seconds", "train.debug_nans")
+
 MEANINGS = {  # of arguments of named things, by the leaf's name, or its path where sections differ
     "tokenizer": "characters bytes blanks words bpe wordpiece bert or unigram; a tokenizer.json; or hf:FOLDER_OR_NAME",
     "vocabulary_size": "at most so many tokens",

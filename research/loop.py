@@ -20,10 +20,9 @@ from research.evaluation import PATIENCE, depth, finish
 from research.log import Log
 from research.program import Evaluate, Place, Read, Step, drive, of_one_run, peak_memory
 from research.progress import judge, no_progress, record
-from research.randomness import run_key
 from research.setup import absent_classes, prepare, resolve, summary
 from research.stderr import kept, lasting_stderr
-from research.warm_start import start_from
+from research.warm_start import initial_state, start_from
 from research.watchdog import alive, watched
 
 RATE_CUT = 0.5  # of the learning rate, at each rollback
@@ -171,16 +170,10 @@ def _train(setup, folder, checkpoints, stop, began, together, label):
 
 
 def _begin(setup, log):
-    """The state at step 0, and what TensorBoard shows of config and data."""
-    state = jax.jit(setup.init, out_shardings=sharding.replicated(setup.mesh))(run_key(setup.config.seed))
-    if setup.config.init_from is not None:
-        variables = {"params": state.params, **state.model_state}
-        variables, says = start_from(setup.config, setup.dataset, setup.model, variables)
-        variables = sharding.place(variables, sharding.replicated(setup.mesh))
-        for line in says:
-            log.say(line)
-        ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
-        state = state._replace(params=variables.pop("params"), model_state=variables, ema=ema)
+    """Returns the state at step 0; writes the config and training images to TensorBoard."""
+    state, says = initial_state(setup)
+    for line in says:
+        log.say(line)
     log.code("config", json.dumps(configs.to_json(setup.config), indent=2))
     split = setup.splits["train"]
     batch = read(split, step_examples(setup.config.seed, 0, min(64, len(split)), len(split)))

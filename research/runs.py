@@ -138,7 +138,7 @@ def check(workdir, config, dataset):
     folder = pathlib.Path(workdir)
     saved = read_saved(folder)
     if saved is not None:
-        differing = configs.differences(configs.from_json(saved["config"]), config)
+        differing = configs.conflicts(configs.from_json(saved["config"]), config)
         if differing:
             check_data(folder, dataset, dataset.examples)  # of which the config has the sizes
             paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)

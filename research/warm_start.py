@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax
 
 from research import config as configs
-from research import pretrained, runs
+from research import pretrained, runs, sharding
 from research.checkpoint import read_best
 from research.data import hub, tokenize
 from research.errors import UserError, nearest
 from research.models import MODELS
 from research.optimizers import path_of, stacked_like, unstacked
+from research.randomness import run_key
 
 # Fields of a model that do not change the meaning of its parameters. The new run chooses them, or its data do.
 FREE = ("name", "parent", "classes", "vocabulary", "parts", "head", "dropout", "remat", "scan", "dtype")
@@ -101,6 +102,23 @@ def start_from(config, dataset, model, variables):
     if not source.prefixes and (unused := _groups(known - set(matched))):
         words.append(f"without use here: {', '.join(unused)}")
     return variables, [f"init_from {config.init_from}: {line}" for line in ("; ".join(words), *says)]
+
+
+def initial_state(setup):
+    """Returns the TrainState of a run at step 0, with the parameters of config.init_from, and lines for the log.
+
+    Args:
+        setup: research.setup.Setup.
+    """
+    placed = sharding.replicated(setup.mesh)
+    state = jax.jit(setup.init, out_shardings=placed)(run_key(setup.config.seed))
+    if setup.config.init_from is None:
+        return state, []
+    variables = {"params": state.params, **state.model_state}
+    variables, lines = start_from(setup.config, setup.dataset, setup.model, variables)
+    variables = sharding.place(variables, placed)
+    ema = None if state.ema is None else jax.tree.map(lambda x: x + 0, variables)  # a copy: the state is donated
+    return state._replace(params=variables.pop("params"), model_state=variables, ema=ema), lines
 
 
 def copy_matching(variables, source, prefixes=()):

@@ -163,6 +163,17 @@ def test_a_signal_in_an_evaluation_saves_and_goes_on_to_the_same_bits(tmp_path, 
     assert [b[2][name] for name in same] == [a[2][name] for name in same]
 
 
+def one_run_and_one_stopped_at_step_10(folder, monkeypatch):
+    """Trains a, and b of the same config until a signal; returns the config's options."""
+    options = {"log__every_steps": 1, "train__steps": 20, "eval__every_steps": 10}
+    train(folder / "a", **options)
+    with monkeypatch.context() as patched:
+        stop_at(8, patched)
+        with pytest.raises(UserError, match="stopped at step 10"):
+            train(folder / "b", **options)
+    return options
+
+
 @pytest.mark.parametrize("change", [
     lambda text: None,  # removed
     lambda text: "",
@@ -174,12 +185,7 @@ def test_a_signal_in_an_evaluation_saves_and_goes_on_to_the_same_bits(tmp_path, 
     lambda text: "\udcff" + text,
 ])  # fmt: skip
 def test_rows_that_were_changed_before_a_resume_are_restored(tmp_path, monkeypatch, capsys, change):
-    options = {"log__every_steps": 1, "train__steps": 20, "eval__every_steps": 10}
-    train(tmp_path / "a", **options)
-    with monkeypatch.context() as patched:
-        stop_at(8, patched)
-        with pytest.raises(UserError, match="stopped at step 10"):
-            train(tmp_path / "b", **options)
+    options = one_run_and_one_stopped_at_step_10(tmp_path, monkeypatch)
     path = tmp_path / "b" / "metrics.jsonl"
     changed = change(path.read_text())
     path.unlink() if changed is None else path.write_text(changed, errors="surrogateescape")
@@ -193,17 +199,22 @@ def test_rows_that_were_changed_before_a_resume_are_restored(tmp_path, monkeypat
 
 
 def test_rows_beyond_the_checkpoint_are_made_again_whatever_they_are(tmp_path, monkeypatch, capsys):
-    options = {"log__every_steps": 1, "train__steps": 20, "eval__every_steps": 10}
-    train(tmp_path / "a", **options)
-    with monkeypatch.context() as patched:
-        stop_at(8, patched)
-        with pytest.raises(UserError, match="stopped at step 10"):
-            train(tmp_path / "b", **options)
+    options = one_run_and_one_stopped_at_step_10(tmp_path, monkeypatch)
     path = tmp_path / "b" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 11, "split": "train", "loss": 0.5}\n{"step": 12, "spl')
     train(tmp_path / "b", **options)
     assert path.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
     assert "restored" not in capsys.readouterr().err and not (tmp_path / "b" / "damaged").exists()
+
+
+def test_a_resumed_run_may_change_what_changes_no_number(tmp_path, monkeypatch):
+    options = one_run_and_one_stopped_at_step_10(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="holds the run of another config: config.train.ema"):
+        train(tmp_path / "b", **options, train__ema=0.5, train__hang_seconds=None)
+    changed = {"data__workers": 3, "data__memory_limit_bytes": 10**8, "train__hang_seconds": None}
+    train(tmp_path / "b", **options, **changed)
+    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "ab"]
+    assert rows[0] == rows[1] and runs.read_config(tmp_path / "b").data.workers == 3
 
 
 @pytest.mark.parametrize("at", [6, 12])  # before a checkpoint, and before the row of the test split

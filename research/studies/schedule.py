@@ -74,7 +74,7 @@ def check_folder(plan):
             raise UserError(2, f"{plan.folder}: not empty, and no folder of a sweep; choose another --workdir")
         runs.check_writable(plan.folder)
         return
-    if differing := configs.differences(before.config, plan.config):
+    if differing := configs.conflicts(before.config, plan.config):
         paths = "; ".join(f"config.{path} {there!r} there, {here!r} here" for path, there, here in differing)
         raise UserError(2, f"{plan.folder}: holds a sweep of another config: {paths}; choose another --workdir")
     if before.asked.get("search") != plan.asked.get("search"):
