@@ -22,7 +22,7 @@ def no_progress():
 
 
 def record(step, count, measured, progress, log, config):
-    """Adds what steps step + 1 ... step + count measured to the sums of the next row; writes it, if it is due.
+    """Adds the metrics of steps step + 1 ... step + count to the sums for the next row; writes the row if it is due.
 
     Args:
         measured: {name: (sum, count)} of a dispatch.

@@ -323,7 +323,7 @@ def read_result(folder):
     if result is None:
         return {}
     if not isinstance(result, dict) or not isinstance(result.get("status"), str):
-        raise UserError(2, f"{path}: not a result of ours; delete it to have it made again")
+        raise UserError(2, f"{path}: not the result of a run; delete it, and the same command writes it again")
     return result
 
 

@@ -32,8 +32,8 @@ def stopped(received, folder, step=None):
     """Returns the error of a run that a signal stopped at a step, or of a sweep, which has no step."""
     by = signal.Signals(received[0]).name
     if step == 0:
-        message = f"stopped by {by} before its first step; nothing was saved, the same command starts again"
+        message = f"stopped by {by} before its first step; nothing was saved; the same command starts the run again"
     else:
         where = "" if step is None else f" at step {step}"
-        message = f"stopped{where} by {by}; the state was saved, the same command goes on"
+        message = f"stopped{where} by {by}; the state was saved; the same command resumes"
     return UserError(128 + received[0], f"{folder}: {message}")
